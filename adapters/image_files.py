@@ -1,0 +1,86 @@
+"""Pictures on disk: gray or colour, 8 or 16 bit, as (height, width, channels) arrays, RGB."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from adapters.errors import ImageFileError
+from adapters.ports import Pixels
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
+_PNG = b"\x89PNG"
+
+# OpenCV prints what it could not decode; our errors say it once, with the file's name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures right in a folder, in name order. Raises ImageFileError where there is none."""
+    try:
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise ImageFileError(
+            f"cannot be listed: {error.strerror}", file=folder, expected="a folder of images"
+        ) from error
+    if not found:
+        raise ImageFileError(
+            "holds no image", file=folder, expected=f"files ending in {', '.join(sorted(SUFFIXES))}"
+        )
+    return found
+
+
+def read_image(path: Path) -> Pixels:
+    """Raises ImageFileError where it is missing, truncated, or not 8- or 16-bit gray or colour."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageFileError(
+            f"cannot be read: {error.strerror}", file=path, expected="an image file"
+        ) from error
+    truncated_png = content.startswith(_PNG) and content[-8:-4] != b"IEND"
+    decoded = None if truncated_png or not content else _decode(content)
+    if decoded is None:
+        raise ImageFileError(
+            "is truncated or no image", file=path, value=f"{len(content)} bytes",
+            expected="a whole image file",
+        )  # fmt: skip
+    if decoded.dtype not in (np.uint8, np.uint16):
+        raise ImageFileError(
+            "is not of 8 or 16 bit", file=path, key="dtype", value=str(decoded.dtype),
+            expected="uint8 or uint16",
+        )  # fmt: skip
+    if decoded.ndim == 2:
+        return decoded[:, :, None]
+    return np.ascontiguousarray(decoded[:, :, 2::-1])  # BGR or BGRA to RGB
+
+
+def write_image(path: Path, pixels: Pixels) -> None:
+    """Lossless PNG, or what the suffix says. Raises ImageFileError where it cannot be written."""
+    stored = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
+        if not encoded:
+            raise ImageFileError("cannot be encoded", file=path, expected="a .png or .jpg name")
+        path.write_bytes(content.tobytes())
+    except OSError as error:
+        raise ImageFileError(
+            f"cannot be written: {error.strerror}", file=path, expected="a writable folder"
+        ) from error
+
+
+def to_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Gray to three equal channels, or colour to its luma; unchanged where it fits."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
+
+
+def _decode(content: bytes) -> Pixels | None:
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None

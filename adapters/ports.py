@@ -1,0 +1,187 @@
+"""The contracts at the daemon's edge: what comes in (frames), what goes out (verdicts, events).
+
+All times named `_ns` are nanoseconds; `exposed_ns` and the deadlines run on CLOCK_MONOTONIC, so a
+step of the wall clock changes nothing. `wall_ns` is Unix time and only ever printed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+"""A picture in uint8 or uint16, always (height, width, channels), channels 1 (gray) or 3 (RGB)."""
+
+
+class Outcome(StrEnum):
+    OK = "ok"
+    DEFECT = "defect"
+    UNINSPECTED = "uninspected"
+
+
+class Reason(StrEnum):
+    """Why a frame is uninspected. The gate stays closed for every one of them."""
+
+    LATE = "late"
+    OVERLOAD = "overload"
+    CAMERA_GAP = "camera_gap"
+    CORRUPT = "corrupt"
+    INCOMPLETE = "incomplete"
+    IMAGE_QUALITY = "image_quality"
+    INVALID_SCORE = "invalid_score"
+    WORKER_RESTART = "worker_restart"
+    DAEMON_RESTART = "daemon_restart"
+    CHANGEOVER = "changeover"
+    SHUTDOWN = "shutdown"
+    NO_MODEL = "no_model"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFormat:
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    dtype: Literal["uint8", "uint16"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def nbytes(self) -> int:
+        return self.height * self.width * self.channels * (2 if self.dtype == "uint16" else 1)
+
+    @staticmethod
+    def of(pixels: Pixels) -> "FrameFormat":
+        height, width, channels = pixels.shape
+        return FrameFormat(height, width, 3 if channels == 3 else 1, _DTYPES[pixels.dtype.itemsize])
+
+
+_DTYPES: dict[int, Literal["uint8", "uint16"]] = {1: "uint8", 2: "uint16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """What a camera knows of one exposure, besides its pixels."""
+
+    sequence: int
+    """The camera's own frame number, unwrapped; else our count within this connection."""
+    exposed_ns: int
+    clock: Literal["host", "ptp"] = "host"
+    uncertainty_ns: int = 0
+    part: int = 0
+    """Trigger count or encoder position; 0 where the camera gives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A slot of the ring, lent to a source to write one frame into."""
+
+    slot: int
+    pixels: Pixels
+
+
+class Intake(Protocol):
+    """The ingest station as a source sees it. Called from the source's own thread only."""
+
+    def lend(self, frame: FrameFormat, *, wait: bool) -> Lease | None:
+        """A slot for one frame. None: the quota is used up (`wait=False`) or the line stops.
+
+        Raises SourceError where the frame is larger than the camera's slots.
+        """
+
+    def arrived(self, shot: Shot, lease: Lease) -> None:
+        """The frame stands in its slot."""
+
+    def unseen(self, shot: Shot, reason: Reason) -> None:
+        """An exposure happened, but its picture is not to be had."""
+
+
+class FrameSource(Protocol):
+    """A camera. `stream` blocks a thread that belongs to it; `stop` may come from any thread."""
+
+    def stream(self, intake: Intake) -> None:
+        """Open, deliver frames, return when the far end has no more or `stop` was called.
+
+        Raises SourceError where the camera cannot be opened or no longer answers.
+        """
+
+    def stop(self) -> None:
+        """Make `stream` return soon, also where it waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameId:
+    """Which picture: one connection of one camera is an epoch, and no epoch ever repeats."""
+
+    line: str
+    camera: str
+    epoch: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.line}/{self.camera}/{self.epoch}/{self.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture in the ring on its way through the stations."""
+
+    id: FrameId
+    format: FrameFormat
+    slot: int
+    exposed_ns: int
+    wall_ns: int
+    deadline_ns: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of one frame, once."""
+
+    id: FrameId
+    outcome: Outcome
+    reason: Reason | None
+    score: float | None
+    """The largest value of the defect map; None where nothing was scored."""
+    threshold: float | None
+    exposed_ns: int
+    decided_ns: int
+    deadline_ns: int
+    part: int
+
+    @property
+    def latency_ms(self) -> float:
+        """Exposure to decision."""
+        return (self.decided_ns - self.exposed_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the plant is told: CloudEvents' attributes and a flat JSON object."""
+
+    id: str
+    type: Literal["clearline.defect.v1", "clearline.camera.v1", "clearline.line.v1"]
+    source: str
+    subject: str
+    key: str
+    wall_ns: int
+    data: Mapping[str, Any]
+
+
+class VerdictSink(Protocol):
+    """Someone who is told every verdict at once. Must not block: it runs on the event loop."""
+
+    def tell(self, verdict: Verdict) -> None: ...
+
+
+class EventSink(Protocol):
+    """Someone who receives events from the outbox, at least once, in order."""
+
+    async def send(self, events: Sequence[Event]) -> None:
+        """Returns when all of them are safe at the far end. Raises SinkError otherwise."""
+
+    async def close(self) -> None: ...

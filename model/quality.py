@@ -1,0 +1,56 @@
+"""Whether a picture can be judged at all: black, saturated and blurred ones repair perfectly."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.calibration import QualityLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    brightness: float
+    """Mean of the picture, 0 black to 1 white."""
+    sharpness: float
+    """Mean absolute Laplacian, on the same scale; falls with focus and contrast."""
+    saturated: float
+    """Share of values at full scale."""
+
+
+def measure(pixels: Tensor, white: int) -> list[Quality]:
+    """Pixel values (B, C, H, W) -> one per picture."""
+    image = pixels.float() / white
+    gray = image.mean(dim=1, keepdim=True)
+    laplacian = F.conv2d(gray, _LAPLACIAN.to(gray))
+    measures = torch.stack(
+        (
+            gray.mean(dim=(1, 2, 3)),
+            laplacian.abs().mean(dim=(1, 2, 3)),
+            (image >= 1.0).float().mean(dim=(1, 2, 3)),
+        ),
+        dim=1,
+    )
+    return [Quality(*row) for row in measures.tolist()]
+
+
+_LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+
+
+def learn(normal: list[Quality]) -> QualityLimits:
+    """Limits half-way between the worst normal picture and the failure itself."""
+    return QualityLimits(
+        brightness_low=min(q.brightness for q in normal) / 2,
+        brightness_high=(1 + max(q.brightness for q in normal)) / 2,
+        sharpness_low=min(q.sharpness for q in normal) / 2,
+        saturated_high=(1 + max(q.saturated for q in normal)) / 2,
+    )
+
+
+def accepts(limits: QualityLimits, quality: Quality) -> bool:
+    return (
+        limits.brightness_low <= quality.brightness <= limits.brightness_high
+        and quality.sharpness >= limits.sharpness_low
+        and quality.saturated <= limits.saturated_high
+    )
