@@ -126,37 +126,42 @@ class FrameId:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A picture in the ring on its way through the stations."""
+class Exposure:
+    """One exposure as the line accounts for it, whether or not its picture is to be had."""
 
     id: FrameId
-    format: FrameFormat
-    slot: int
     exposed_ns: int
     wall_ns: int
+    """The same moment in Unix time."""
     deadline_ns: int
     part: int
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is said of one frame, once."""
+class Frame:
+    """A picture in the ring on its way through the stations."""
 
-    id: FrameId
+    exposure: Exposure
+    format: FrameFormat
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of one exposure, once."""
+
+    exposure: Exposure
     outcome: Outcome
     reason: Reason | None
     score: float | None
     """The largest value of the defect map; None where nothing was scored."""
     threshold: float | None
-    exposed_ns: int
     decided_ns: int
-    deadline_ns: int
-    part: int
 
     @property
     def latency_ms(self) -> float:
         """Exposure to decision."""
-        return (self.decided_ns - self.exposed_ns) / 1e6
+        return (self.decided_ns - self.exposure.exposed_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

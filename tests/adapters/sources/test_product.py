@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_without_defects_nothing_is_marked(strips: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["woven", "grain", "wood"])
-def test_every_defect_occurs_and_is_seen_on_every_texture(kind: str) -> None:
+def test_every_defect_occurs_and_is_seen_on_every_texture(kind: Any) -> None:
     product = replace(CLOTH, kind=kind, height=96, width=96)
     parts = [product.part(k) for k in range(300)]
     assert {part.defect for part in parts} == set(flaws.KINDS)
@@ -127,12 +128,20 @@ def test_the_noise_is_moderate_and_new_in_every_row() -> None:
 
 
 @pytest.mark.parametrize("kind", ["woven", "grain", "wood"])
-def test_strips_are_cuts_of_one_web(kind: str) -> None:
+def test_strips_are_cuts_of_one_web(kind: Any) -> None:
     strips = SimulatedProduct(kind, 64, 200, 3, seed=5, strips=True)
     tall = replace(strips, height=192)
     for k in (0, 20):  # 20: across the end of the texture's own length
         cuts = np.concatenate([strips.part(3 * k + i).pixels for i in range(3)])
         assert np.array_equal(cuts, tall.part(k).pixels)
+
+
+@pytest.mark.parametrize("kind", ["woven", "grain", "wood"])
+def test_the_web_has_no_seam_where_its_texture_repeats(kind: Any) -> None:
+    web = SimulatedProduct(kind, 256, 256, seed=5, strips=True)
+    rows = np.concatenate([web.part(7).pixels, web.part(8).pixels]).astype(float)  # 1792..2303
+    steps = np.abs(np.diff(rows[..., 0], axis=0)).mean(axis=1)
+    assert steps[255] <= 1.2 * np.delete(steps, 255).max()
 
 
 def test_a_defect_goes_on_in_the_next_strip() -> None:
@@ -166,7 +175,7 @@ def test_a_defect_may_reach_over_the_frame() -> None:
         ("defect_rate", float("nan")),
     ],
 )
-def test_an_impossible_product_is_refused_by_name(key: str, value: object) -> None:
+def test_an_impossible_product_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(clearline.UsageError) as refusal:
         replace(CLOTH, **{key: value})
     assert refusal.value.key == key

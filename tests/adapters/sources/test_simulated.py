@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_a_stopped_camera_shows_nothing() -> None:
 @pytest.mark.parametrize(
     ("key", "value"), [("fps", -1.0), ("fps", float("nan")), ("frames", -2), ("first", -1)]
 )
-def test_an_impossible_setting_is_refused_by_name(key: str, value: float) -> None:
+def test_an_impossible_setting_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(clearline.UsageError, match=rf"{key} = .*expected") as refusal:
         SimulatedSource(PRODUCT, **{key: value})
     assert refusal.value.key == key

@@ -1,0 +1,99 @@
+"""A camera played back: a folder of images, one image, a list of them, or a video.
+
+With `fps` it keeps that pace as a camera would, and a frame that finds no slot is lost and
+reported; without, it delivers as fast as slots are lent. `loop` begins again at the end. Everything
+happens in the thread that calls `stream`.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from adapters.errors import ImageFileError, SourceError
+from adapters.image_files import SUFFIXES, list_images, read_image
+from adapters.ports import FrameFormat, Intake, Pixels, Reason, Shot
+
+LIST = ".txt"
+
+
+class ReplaySource:
+    def __init__(self, path: Path, *, fps: float = 0.0, loop: bool = False) -> None:
+        """`path`: a folder, an image, a .txt with a path a line (relative to it), or a video."""
+        self._path, self._fps, self._loop = path, fps, loop
+        self._stopped = threading.Event()
+
+    def stream(self, intake: Intake) -> None:
+        """An image that cannot be read is a frame that is `corrupt`; the ones after it go on."""
+        began_ns, period_ns = time.monotonic_ns(), 1e9 / self._fps if self._fps else 0.0
+        for sequence, pixels in enumerate(self._pictures()):
+            due_ns = began_ns + round(sequence * period_ns)
+            if self._stopped.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
+                return
+            shot = Shot(sequence, due_ns if self._fps else time.monotonic_ns())
+            if pixels is None:
+                intake.unseen(shot, Reason.CORRUPT)
+                continue
+            lease = intake.lend(FrameFormat.of(pixels), wait=not self._fps)
+            if self._stopped.is_set():
+                return
+            if lease is None:
+                intake.unseen(shot, Reason.OVERLOAD)
+                continue
+            np.copyto(lease.pixels, pixels)
+            if not self._fps:  # it is exposed when there is room for it
+                shot = Shot(sequence, time.monotonic_ns())
+            intake.arrived(shot, lease)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _pictures(self) -> Iterator[Pixels | None]:
+        for _ in itertools.count() if self._loop else range(1):
+            yield from self._once()
+
+    def _once(self) -> Iterator[Pixels | None]:
+        try:
+            if self._path.is_dir():
+                paths = list_images(self._path)
+            elif self._path.suffix == LIST:
+                lines = self._path.read_text().splitlines()
+                paths = [self._path.parent / line for line in lines if line.strip()]
+            elif self._path.suffix.lower() in SUFFIXES:
+                paths = [self._path]
+            else:
+                yield from self._video()
+                return
+        except (ImageFileError, OSError, UnicodeDecodeError) as error:
+            raise SourceError(
+                f"cannot be played back: {error}", file=self._path,
+                expected="a folder of images, an image, a list in a .txt, or a video",
+            ) from error  # fmt: skip
+        for path in paths:
+            yield _read(path)
+
+    def _video(self) -> Iterator[Pixels]:
+        video = cv2.VideoCapture(str(self._path))
+        try:
+            read, picture = video.read()
+            if not read:
+                raise SourceError(
+                    "is no video that OpenCV can play, or does not exist", file=self._path,
+                    expected="a folder of images, an image, a list in a .txt, or a video",
+                )  # fmt: skip
+            while read:
+                yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                read, picture = video.read()
+        finally:
+            video.release()
+
+
+def _read(path: Path) -> Pixels | None:
+    try:
+        return read_image(path)
+    except ImageFileError:
+        return None

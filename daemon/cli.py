@@ -1,0 +1,209 @@
+"""The command line. Each command is a few lines; the work stands where it belongs.
+
+What imports torch is imported by the command that needs it: `--help` answers at once, and the
+daemon's own process never holds it.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import clearline
+from daemon import console
+
+app = typer.Typer(
+    name="clearline",
+    help="Watches production lines through cameras and says of every part whether its surface "
+    "is good. Begin with: clearline demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder in the MVTec AD layout: train/good, test/<kind>, ground_truth/<kind>."
+    ),
+]
+BundleFile = Annotated[Path, typer.Argument(help="A bundle made by clearline train.")]
+CalibrationFile = Annotated[
+    Path | None, typer.Option("--calibration", help="Where it is not beside the bundle.")
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, last on standard output.")]
+Config = Annotated[Path, typer.Argument(help="A configuration file (TOML).")]
+
+
+@app.command()
+def demo(
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after so many. Endless on a terminal, else 300."),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Leave data, bundle, calibration, events and pictures in this folder."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train on a simulated product, calibrate, and inspect a simulated line live."""
+    from daemon.demo import run_demo
+
+    endless = sys.stdout.isatty() and not json
+    run_demo(frames or (0 if endless else 300), keep, as_json=json)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.safetensors.")],
+    natural: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photographs for artificial anomalies; else procedural."),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="TOML with [model] and [training] tables; see docs/training.md."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="A ceiling for the whole training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Learn a surface from the normal images in DATA/train/good.
+
+    A fifth of them is left for `calibrate` (calibration_share). A training that was killed goes on
+    from its last checkpoint when the same command is given again.
+    """
+    from training.commands import train_to
+
+    with console.progress() as bars:
+        report = train_to(
+            data, out, natural, settings, minutes, seed, device, console.TrainingBars(bars),
+            bars.watch,
+        )  # fmt: skip
+    if json:
+        console.print_json(report)
+    else:
+        console.print_table(f"{out}", report["summary"])
+
+
+@app.command()
+def calibrate(
+    bundle: BundleFile,
+    data: Data,
+    false_reject_rate: Annotated[
+        float, typer.Option(help="The budget: the share of good images that may be rejected.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Beside the bundle where not given.")] = None,
+    camera: Annotated[str, typer.Option(help="Whose images these are; for the record.")] = "any",
+    recipe: Annotated[str, typer.Option(help="For the record.")] = "default",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Set the threshold from normal images that did not train the bundle."""
+    from training.commands import calibrate_to
+
+    with console.progress() as bars:
+        report = calibrate_to(
+            bundle, data, false_reject_rate, out, camera, recipe, dtype, device, bars.watch
+        )
+    if json:
+        console.print_json(report)
+    else:
+        console.print_table(f"{report['file']}", report)
+
+
+@app.command()
+def evaluate(
+    bundle: BundleFile,
+    data: Data,
+    calibration: CalibrationFile = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Write each test image with its heat map and regions here."),
+    ] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Measure a bundle on test images with masks."""
+    from training.commands import evaluate_on, evaluation_table
+
+    with console.progress() as bars:
+        evaluation = evaluate_on(bundle, data, calibration, pictures, device, bars.watch)
+    if json:
+        console.print_json(evaluation.as_json())
+    else:
+        for title, rows in evaluation_table(evaluation):
+            console.print_table(title, rows)
+
+
+@app.command()
+def inspect(
+    bundle: BundleFile,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    calibration: CalibrationFile = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Write each image with its heat map and regions here.")
+    ] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Say of each image whether its surface is good."""
+    from training.commands import inspect_images
+
+    with console.progress() as bars:
+        inspected = inspect_images(bundle, images, calibration, pictures, device, bars.watch)
+    if json:
+        console.print_json({"images": inspected})
+        return
+    for one in inspected:
+        colour = {"ok": "green", "defect": "red"}.get(str(one["outcome"]), "yellow")
+        ratio, regions = one["score_ratio"], one["regions"]
+        console.results.print(
+            f"[{colour}]{one['outcome']:<11}[/] {ratio:8.3f} x threshold  {len(regions):2d} regions"
+            f"  {one['image']}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@app.command()
+def run(
+    config: Config,
+    watch: Annotated[bool, typer.Option(help="Show the line on the terminal.")] = False,
+) -> None:
+    """Inspect a line until SIGTERM or Ctrl-C, or until every camera has shown its last frame."""
+    from daemon.running import run_line
+
+    run_line(config, watch=watch)
+
+
+@app.command()
+def check(config: Config, json: Json = False) -> None:
+    """Say whether a configuration can be run, and what it asks for."""
+    from daemon.running import check_line
+
+    checked = check_line(config)
+    if json:
+        console.print_json(checked)
+    else:
+        console.print_table(f"{config} can be run", checked)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration."""
+    try:
+        app(args=arguments, prog_name="clearline", standalone_mode=True)
+    except clearline.Error as error:
+        sys.stderr.write(f"clearline: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The configuration: a TOML file, every key of it also an environment variable.
+
+`CLEARLINE_CAMERAS__LEFT__DEADLINE_MS=50` overrides `[cameras.left] deadline_ms`. Unknown keys are
+refused, units stand in the names, paths are relative to the file.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from daemon.errors import ConfigurationError
+from model.calibration import beside
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RecipeSettings(Section):
+    """Which model judges: a bundle with its calibration."""
+
+    bundle: Path
+    calibration: Path | None = None
+    """Beside the bundle where it is not named."""
+
+    @property
+    def calibration_path(self) -> Path:
+        return self.calibration or beside(self.bundle)
+
+
+class CameraSettings(Section):
+    url: str
+    recipe: str = "default"
+    deadline_ms: float = Field(default=200.0, gt=0)
+    """From exposure to the verdict; what comes later is `uninspected(late)`."""
+    max_fps: float = Field(default=30.0, gt=0, le=10_000)
+    """With the deadline, how many slots of the ring the camera gets."""
+    max_frame_bytes: int = Field(default=4 << 20, ge=64 * 64)
+    mm_per_px: float | None = Field(default=None, gt=0)
+    """The camera's scale; without it events carry pixels only."""
+
+
+class WorkerSettings(Section):
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, or `cuda:N`."""
+    batch_frames: int = Field(default=8, ge=1, le=64)
+
+
+class OutboxSettings(Section):
+    max_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    max_age_hours: float = Field(default=168.0, gt=0)
+
+
+class EventSettings(Section):
+    jsonl: Path | None = None
+    """A file of JSON lines; `events.jsonl` in the state folder where it is not named."""
+
+
+class EvidenceSettings(Section):
+    folder: Path | None = None
+    """Where a picture of every defect goes (image, heat map, outlines); none where not named."""
+
+
+class LogSettings(Section):
+    format: Literal["auto", "json", "text"] = "auto"
+    """`auto` is readable on a terminal and JSON elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Configuration(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="CLEARLINE_", env_nested_delimiter="__"
+    )
+
+    site: str = Field(default="site", pattern=NAME)
+    line: str = Field(default="line", pattern=NAME)
+    state_dir: Path = Path("state")
+    drain_seconds: float = Field(default=5.0, gt=0)
+    """How long a stop waits for frames in flight and events on their way."""
+    cameras: dict[str, CameraSettings] = Field(min_length=1)
+    recipes: dict[str, RecipeSettings] = Field(min_length=1)
+    worker: WorkerSettings = WorkerSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    events: EventSettings = EventSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Configuration":
+        for name, camera in self.cameras.items():
+            if camera.recipe not in self.recipes:
+                known = ", ".join(self.recipes)
+                raise ValueError(f"cameras.{name}.recipe = {camera.recipe!r} is none of {known}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over what the file says."""
+        return env_settings, init_settings
+
+
+def load(path: Path) -> Configuration:
+    """Raises ConfigurationError, naming the file, the key, its value and what was expected."""
+    try:
+        said = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be read: {error.strerror}", file=path, expected="a TOML file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"is no TOML: {error}", file=path) from error
+    try:
+        configuration = Configuration(**said)
+    except ValidationError as error:
+        raise _named(error, path) from error
+    return _relative_to(path.parent, configuration)
+
+
+def _named(error: ValidationError, path: Path) -> ConfigurationError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or None
+    unknown = first["type"] == "extra_forbidden"
+    return ConfigurationError(
+        "is no key that is known here" if unknown else f"is wrong: {first['msg']}",
+        file=path,
+        key=key,
+        value=None if first["type"] in ("missing", "value_error") else first["input"],
+    )
+
+
+def _relative_to(folder: Path, configuration: Configuration) -> Configuration:
+    def placed(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    def section(settings: BaseModel, **paths: Path | None) -> Any:
+        return settings.model_copy(update={k: placed(p) for k, p in paths.items()})
+
+    recipes = {
+        name: section(recipe, bundle=recipe.bundle, calibration=recipe.calibration)
+        for name, recipe in configuration.recipes.items()
+    }
+    return configuration.model_copy(
+        update={
+            "state_dir": placed(configuration.state_dir),
+            "recipes": recipes,
+            "events": section(configuration.events, jsonl=configuration.events.jsonl),
+            "evidence": section(configuration.evidence, folder=configuration.evidence.folder),
+        }
+    )

@@ -1,0 +1,165 @@
+"""The outbox: events on disk from their commit until the far end has them.
+
+SQLite in one thread with one connection, WAL and synchronous=FULL: what is committed outlives a
+kill and a power cut. Commits are in groups, since each costs an fsync of some milliseconds.
+"""
+
+import contextlib
+import itertools
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from adapters.ports import Event
+from daemon.errors import StateError
+
+GROUP = 256  # events in a commit at most
+PAGE_BYTES = 4096
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    body BLOB NOT NULL
+)
+"""
+
+log = structlog.get_logger()
+T = TypeVar("T")
+Work = Event | Callable[[], None] | None
+"""What the thread is given: an event to store, a question to answer, or None to end."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    seq: int
+    event: Event
+
+
+class Outbox:
+    def __init__(self, path: Path, max_bytes: int, max_age_hours: float) -> None:
+        """Raises StateError where the file cannot be opened or is no database."""
+        self.path = path
+        self.shed = 0
+        """Events that found no room, or outlived their time: counted, and said in the log."""
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called from the outbox's thread after each commit."""
+        self._pages, self._age = max_bytes // PAGE_BYTES, max_age_hours * 3600
+        self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="outbox")
+        self._thread.start()
+        try:
+            opened.result()
+        except sqlite3.Error as error:
+            raise StateError(
+                f"cannot be used: {error}", file=path, expected="an outbox in a writable folder"
+            ) from error
+
+    def put(self, event: Event) -> None:
+        """From any thread; never waits. Durable once `on_commit` was called."""
+        self._work.put(event)
+
+    def oldest(self, limit: int) -> Future[list[Stored]]:
+        return self._ask(lambda: self._select(limit))
+
+    def acknowledge(self, up_to: int) -> Future[int]:
+        """Forget what the far end has: everything up to this sequence number."""
+        return self._ask(lambda: self._delete("seq <= ?", up_to))
+
+    def depth(self) -> Future[int]:
+        return self._ask(lambda: int(self._db.execute("SELECT count(*) FROM events").fetchone()[0]))
+
+    def close(self) -> None:
+        """Commits what was put, then closes. Blocks until done."""
+        self._work.put(None)
+        self._thread.join()
+
+    def _ask(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(work())
+            except sqlite3.Error as error:
+                future.set_exception(error)
+
+        self._work.put(answer)
+        return future
+
+    def _run(self, opened: "Future[None]") -> None:
+        """The thread: events in groups, and between them what others ask."""
+        try:
+            self._db = sqlite3.connect(self.path, isolation_level=None)
+            for pragma in (
+                f"page_size = {PAGE_BYTES}",
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"max_page_count = {self._pages}",
+            ):
+                self._db.execute(f"PRAGMA {pragma}").fetchall()
+            self._db.execute(SCHEMA)
+        except sqlite3.Error as error:
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        closing = False
+        while not closing:
+            work = [self._work.get(), *self._more(GROUP - 1)]
+            for are_events, items in itertools.groupby(work, lambda w: isinstance(w, Event)):
+                if are_events:
+                    self._insert([item for item in items if isinstance(item, Event)])
+                    continue
+                for item in items:
+                    if callable(item):
+                        item()
+                    closing = closing or item is None
+        self._db.close()
+
+    def _more(self, limit: int) -> Iterator[Work]:
+        """What else is waiting already."""
+        with contextlib.suppress(queue.Empty):
+            for _ in range(limit):
+                yield self._work.get_nowait()
+
+    def _insert(self, events: Sequence[Event]) -> None:
+        """One commit. Where there is no room the events are shed, counted and said."""
+        now = time.time()
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT INTO events (at, body) VALUES (?, ?)", [(now, _encode(e)) for e in events]
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self.shed += len(events)
+            log.warning("events shed", reason=str(error), events=len(events), in_all=self.shed)
+            return
+        self._forget_older_than(now - self._age)
+        self.on_commit()
+
+    def _forget_older_than(self, at: float) -> None:
+        gone = self._delete("at < ?", at)
+        if gone:
+            self.shed += gone
+            log.warning("events outlived their time", events=gone, in_all=self.shed)
+
+    def _select(self, limit: int) -> list[Stored]:
+        rows = self._db.execute("SELECT seq, body FROM events ORDER BY seq LIMIT ?", (limit,))
+        return [Stored(seq, _decode(body)) for seq, body in rows]
+
+    def _delete(self, where: str, value: float) -> int:
+        return self._db.execute(f"DELETE FROM events WHERE {where}", (value,)).rowcount

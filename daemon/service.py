@@ -1,0 +1,157 @@
+"""The line at work: start, run, drain, stop."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from adapters.ports import EventSink, Reason
+from daemon import events
+from daemon.events import Line
+from daemon.records.drain import Drain
+from daemon.records.evidence import Evidence
+from daemon.records.ledger import Ledger
+from daemon.records.outbox import Outbox
+from daemon.stations.ingest import Ingest
+from daemon.stations.judge import Judge
+from daemon.stations.publish import Publish
+from daemon.stations.score import Score
+from daemon.worker.ring import Ring
+
+SUMMARY_SECONDS = 60
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a service is made of; `daemon.wiring` puts it together."""
+
+    line: Line
+    run_number: int
+    ledger: Ledger
+    ring: Ring
+    ingests: Sequence[Ingest]
+    score: Score
+    judge: Judge
+    publish: Publish
+    outbox: Outbox
+    drainer: Drain
+    sink: EventSink
+    evidence: Evidence | None
+    drain_seconds: float
+
+
+async def serve(service: "Service") -> None:
+    """A whole life of the line. Raises clearline.Error where it cannot start."""
+    try:
+        await service.start()
+        await service.run()
+        await service.drain()
+    finally:
+        await service.stop()
+
+
+class Service:
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._stopping = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._started = False
+
+    async def start(self) -> None:
+        """What an earlier run left open is announced; then the worker, then the cameras."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        self._spawn("drainer", self.parts.drainer.run())
+        for account in self.parts.ledger.accounts():
+            gap = account.close_gap()
+            if gap is not None:
+                log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
+                self._tell("unrecorded", events.unrecorded(gap))
+        await self.parts.score.start()
+        self._started = True
+        self._tell("started", {"cameras": [i.camera.name for i in self.parts.ingests]})
+        log.info("started", line=self.parts.line.name, cameras=len(self.parts.ingests))
+        self._spawn("score", self.parts.score.run())
+        self._spawn("runs", self._every(1, self.parts.publish.end_runs))
+        self._spawn("summary", self._every(SUMMARY_SECONDS, self._summarise))
+        for ingest in self.parts.ingests:
+            ingest.start()
+
+    async def run(self) -> None:
+        """Until a stop is asked for, every camera has shown its last frame, or a part fails."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        shown = asyncio.create_task(self._all_shown())
+        watched = {stopping, shown, *self._tasks.values()}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopping, shown):
+            task.cancel()
+
+    async def drain(self) -> None:
+        """No more exposures; what is in flight gets its verdict, by `shutdown` where it must."""
+        for ingest in self.parts.ingests:
+            ingest.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.parts.drain_seconds):
+                await self._all_shown()
+                await self.parts.judge.idle.wait()
+        self.parts.judge.decide_all(Reason.SHUTDOWN)
+
+    async def stop(self) -> None:
+        """Everything ends in the order in which data flows. Raises what made a part fail."""
+        parts = self.parts
+        parts.publish.end_runs()
+        drainer = self._tasks.pop("drainer", None)
+        for task in self._tasks.values():
+            task.cancel()
+        ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._started:
+            self._tell("stopped", self._counts())
+        parts.drainer.finish()
+        if drainer is not None:
+            await asyncio.wait({drainer}, timeout=parts.drain_seconds)
+            drainer.cancel()
+            ended += await asyncio.gather(drainer, return_exceptions=True)
+        left = await asyncio.wrap_future(parts.outbox.depth())
+        log.info("stopped", events_left=left)
+        await parts.sink.close()
+        if parts.evidence is not None:
+            parts.evidence.close()
+        parts.outbox.close()
+        parts.ring.close()
+        for result in ended:
+            if isinstance(result, Exception):
+                raise result
+
+    def request_stop(self) -> None:
+        self._stopping.set()
+
+    async def _all_shown(self) -> None:
+        for ingest in self.parts.ingests:
+            await ingest.done.wait()
+
+    async def _every(self, seconds: float, call: Any) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            call()
+
+    def _summarise(self) -> None:
+        self._tell("summary", self._counts())
+
+    def _counts(self) -> dict[str, Any]:
+        accounts = self.parts.ledger.accounts()
+        return events.summary({account.camera: account.counts() for account in accounts})
+
+    def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        parts = self.parts
+        parts.outbox.put(events.of_line(parts.line, kind, parts.run_number, time.time_ns(), data))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(work, name=name)

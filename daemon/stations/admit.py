@@ -1,0 +1,54 @@
+"""ADMIT: which frames are worth scoring. What cannot be in time is turned away at once.
+
+First in, first out would make every frame late once there are too many of them.
+"""
+
+import time
+from collections.abc import Callable
+
+from adapters.ports import Exposure, Frame, Reason
+from daemon.stations.batch import BatchQueue
+from daemon.stations.judge import Judge
+from daemon.stations.publish import Publish
+from daemon.stations.score import Score
+
+
+class Admit:
+    """The desk that cameras deliver to. On the event loop."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        queue: BatchQueue,
+        score: Score,
+        publish: Publish,
+        release: Callable[[Frame], None],
+    ) -> None:
+        self._judge, self._queue, self._score, self._publish = judge, queue, score, publish
+        self._release = release
+
+    def frame(self, frame: Frame) -> None:
+        self._judge.expect(frame.exposure)
+        reason = self._against(frame)
+        if reason is not None:
+            self._judge.uninspected(frame.exposure, reason)
+            self._release(frame)
+            return
+        self._queue.put(frame, time.monotonic_ns())
+        self._score.pump()
+
+    def unseen(self, exposure: Exposure, reason: Reason) -> None:
+        self._judge.expect(exposure)
+        self._judge.uninspected(exposure, reason)
+
+    def camera_up(self, camera: str, epoch: int) -> None:
+        self._publish.camera(camera, epoch, "up", None)
+
+    def camera_down(self, camera: str, epoch: int, problem: str) -> None:
+        self._publish.camera(camera, epoch, "down", problem)
+
+    def _against(self, frame: Frame) -> Reason | None:
+        if not self._score.ready:
+            return Reason.WORKER_RESTART
+        finish_ns = time.monotonic_ns() + self._score.backlog_ns() + self._score.service_ns(frame)
+        return Reason.OVERLOAD if finish_ns > frame.exposure.deadline_ns else None

@@ -1,0 +1,141 @@
+"""INGEST: a camera's own thread, which fills slots of the ring and comes back when it fails.
+
+A camera that cannot be opened, or that no longer answers, is tried again after a pause, as a new
+epoch. Every exposure is counted in the ledger before anything else is done with it.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from adapters.errors import SourceError
+from adapters.ports import Exposure, Frame, FrameFormat, FrameId, FrameSource, Lease, Reason, Shot
+from daemon.records.ledger import Account, Ledger
+from daemon.supervise import Backoff
+from daemon.worker.ring import Quota, Ring
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera as the line knows it."""
+
+    line: str
+    name: str
+    deadline_ns: int
+    """From exposure to verdict."""
+    make_source: Callable[[], FrameSource]
+    """A fresh source for each connection."""
+
+
+class Desk(Protocol):
+    """Who takes what a camera delivers. Called on the event loop, in the order of exposures."""
+
+    def frame(self, frame: Frame) -> None: ...
+
+    def unseen(self, exposure: Exposure, reason: Reason) -> None: ...
+
+    def camera_up(self, camera: str, epoch: int) -> None: ...
+
+    def camera_down(self, camera: str, epoch: int, problem: str) -> None: ...
+
+
+class Ingest:
+    """The intake of one camera. Public methods below the line are the source thread's."""
+
+    def __init__(
+        self, camera: Camera, ring: Ring, quota: Quota, ledger: Ledger, account: Account, desk: Desk
+    ) -> None:
+        self.camera, self.done = camera, asyncio.Event()
+        self._ring, self._quota, self._ledger = ring, quota, ledger
+        self._account, self._desk = account, desk
+        self._loop = asyncio.get_running_loop()
+        self._stopping = threading.Event()
+        self._source: FrameSource | None = None
+        self._epoch, self._up = 0, False
+        self._thread = threading.Thread(target=self._run, name=f"ingest-{camera.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more exposures; `done` is set once the thread has ended."""
+        self._stopping.set()
+        self._quota.close()
+        if self._source is not None:
+            self._source.stop()
+
+    # --- source thread ---
+
+    def lend(self, frame: FrameFormat, *, wait: bool) -> Lease | None:
+        slot = self._quota.take(wait=wait)
+        if slot is None:
+            return None
+        place = self._ring.slots[slot]
+        if frame.nbytes > place.capacity:
+            self._quota.release(slot)
+            raise SourceError(
+                "is larger than the camera's slots",
+                key=f"cameras.{self.camera.name}.max_frame_bytes",
+                value=place.capacity,
+                expected=f"at least {frame.nbytes} for {frame.width}x{frame.height}",
+            )
+        return Lease(slot, self._ring.pixels(place.pixels, frame))
+
+    def arrived(self, shot: Shot, lease: Lease) -> None:
+        frame = Frame(self._receive(shot), FrameFormat.of(lease.pixels), lease.slot)
+        self._on_loop(self._desk.frame, frame)
+
+    def unseen(self, shot: Shot, reason: Reason) -> None:
+        self._on_loop(self._desk.unseen, self._receive(shot), reason)
+
+    def _receive(self, shot: Shot) -> Exposure:
+        camera = self.camera
+        exposure = Exposure(
+            FrameId(camera.line, camera.name, self._epoch, shot.sequence),
+            shot.exposed_ns,
+            time.time_ns() - (time.monotonic_ns() - shot.exposed_ns),
+            shot.exposed_ns + camera.deadline_ns,
+            shot.part,
+        )
+        self._account.receive(exposure.id)
+        if not self._up:
+            self._up = True
+            self._on_loop(self._desk.camera_up, camera.name, self._epoch)
+        return exposure
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            problem = self._stream()
+            if problem is None:
+                break
+            if self._up:
+                backoff.reset()
+            self._on_loop(self._desk.camera_down, self.camera.name, self._epoch, problem)
+            self._stopping.wait(backoff.next())
+        self._on_loop(self.done.set)
+
+    def _stream(self) -> str | None:
+        """One connection. Returns why it broke, or None where the camera has no more to show."""
+        self._epoch, self._up = self._ledger.next_epoch(), False
+        try:
+            self._source = self.camera.make_source()
+            if self._stopping.is_set():  # `stop` came before there was a source to tell
+                return None
+            self._source.stream(self)
+        except SourceError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("camera thread failed", camera=self.camera.name)
+            return f"unforeseen: {error!r}"
+        return None
+
+    def _on_loop(self, call: Callable[..., None], *args: object) -> None:
+        self._loop.call_soon_threadsafe(call, *args)

@@ -1,0 +1,111 @@
+"""JUDGE: one verdict for every exposure, in its camera's order, at its deadline at the latest.
+
+The first decision of a frame stands; what a score means was decided by `model.judgement`. Event
+loop.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapters.ports import Exposure, Frame, FrameId, Outcome, Reason, Verdict
+from daemon.worker.protocol import Result
+from model.judgement import Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A defect, with the reference of its picture where one is kept."""
+
+    result: Result
+    image_ref: str | None
+
+
+@dataclass(slots=True)
+class _Pending:
+    exposure: Exposure
+    timer: asyncio.TimerHandle
+    verdict: Verdict | None = None
+    finding: Finding | None = None
+
+
+Tell = Callable[[Verdict, Finding | None], None]
+TellLate = Callable[[Exposure, Finding], None]
+Picture = Callable[[Frame, Result], str | None]
+
+
+class Judge:
+    def __init__(self, tell: Tell, tell_late: TellLate, picture: Picture) -> None:
+        """`tell` gets every verdict, `tell_late` a defect found after its frame's verdict;
+        `picture` keeps evidence of a defect while its frame still stands in the ring."""
+        self._tell, self._tell_late, self._picture = tell, tell_late, picture
+        self._pending: dict[FrameId, _Pending] = {}
+        self._order: dict[str, deque[_Pending]] = {}
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def expect(self, exposure: Exposure) -> None:
+        """From now on there will be a verdict. In the order of a camera's exposures."""
+        late_at = exposure.deadline_ns / 1e9
+        loop = asyncio.get_running_loop()
+        timer = loop.call_at(late_at, self.uninspected, exposure, Reason.LATE)
+        pending = _Pending(exposure, timer)
+        self._pending[exposure.id] = pending
+        self._order.setdefault(exposure.id.camera, deque()).append(pending)
+        self.idle.clear()
+
+    def uninspected(self, exposure: Exposure, reason: Reason) -> None:
+        self._decide(exposure, Outcome.UNINSPECTED, reason, None, None)
+
+    def answered(self, frame: Frame, result: Result) -> None:
+        """The worker's answer; the frame still stands in its slot."""
+        outcome, reason = _MEANING[result.judgement]
+        finding = None
+        if outcome is Outcome.DEFECT:
+            finding = Finding(result, self._picture(frame, result))
+        if not self._decide(frame.exposure, outcome, reason, result, finding) and finding:
+            self._tell_late(frame.exposure, finding)
+
+    def decide_all(self, reason: Reason) -> None:
+        """The line stops: what is still pending gets its verdict now."""
+        for pending in list(self._pending.values()):
+            self.uninspected(pending.exposure, reason)
+
+    def _decide(
+        self,
+        exposure: Exposure,
+        outcome: Outcome,
+        reason: Reason | None,
+        result: Result | None,
+        finding: Finding | None,
+    ) -> bool:
+        """Whether this decision is the frame's first."""
+        pending = self._pending.get(exposure.id)
+        if pending is None or pending.verdict is not None:
+            return False
+        score, threshold = (None, None) if result is None else (result.score, result.threshold)
+        now_ns = time.monotonic_ns()
+        pending.verdict = Verdict(exposure, outcome, reason, score, threshold, now_ns)
+        pending.finding = finding
+        pending.timer.cancel()
+        self._tell_in_order(exposure.id.camera)
+        return True
+
+    def _tell_in_order(self, camera: str) -> None:
+        order = self._order[camera]
+        while order and (verdict := order[0].verdict) is not None:
+            first = order.popleft()
+            del self._pending[first.exposure.id]
+            self._tell(verdict, first.finding)
+        if not self._pending:
+            self.idle.set()
+
+
+_MEANING: dict[Judgement, tuple[Outcome, Reason | None]] = {
+    Judgement.OK: (Outcome.OK, None),
+    Judgement.DEFECT: (Outcome.DEFECT, None),
+    Judgement.INVALID_SCORE: (Outcome.UNINSPECTED, Reason.INVALID_SCORE),
+    Judgement.IMAGE_QUALITY: (Outcome.UNINSPECTED, Reason.IMAGE_QUALITY),
+}
