@@ -68,6 +68,11 @@ class Bars:
     def note(self, what: str, of: int, text: str) -> None:
         self._shown.update(self._task(what, of), note=text)
 
+    def end(self, what: str) -> None:
+        """It took fewer steps than it might have."""
+        if what in self._tasks:
+            self._shown.stop_task(self._tasks[what])
+
     def remark(self, text: str) -> None:
         self._shown.console.print(text)
 
@@ -86,6 +91,8 @@ class TrainingBars:
 
     def step(self, stage: int, step: int, steps: int, loss: float) -> None:
         self._steps = steps
+        if stage == 2 and step == 1:
+            self._bars.end("stage 1")
         self._bars.watch(f"stage {stage}", step, steps)
 
     def checked(self, stage: int, step: int, score: float, slots_used: int) -> None:

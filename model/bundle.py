@@ -50,7 +50,7 @@ class Bundle:
         digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
         for name, tensor in sorted(self._tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-            digest.update(np.ascontiguousarray(tensor).tobytes())
+            digest.update(tensor.tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -70,7 +70,8 @@ class Bundle:
     def _tensors(self) -> Mapping[str, Array]:
         weights = {f"{_WEIGHT}{name}": tensor for name, tensor in self.weights.items()}
         golden = {_GOLDEN_PIXELS: self.golden_pixels, _GOLDEN_SCORES: self.golden_scores}
-        return weights | golden
+        # safetensors writes memory as it lies, and torch's channels-last weights lie otherwise.
+        return {name: np.asarray(t, order="C") for name, t in (weights | golden).items()}
 
 
 def load(path: Path) -> Bundle:

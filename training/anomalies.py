@@ -165,10 +165,10 @@ def _poisson(filling: Floats, under: Floats, shape: Floats) -> Floats:
     side = under.shape[0]
     inside = np.zeros((side, side), np.uint8)
     inside[2:-2, 2:-2] = 255 * (shape[2:-2, 2:-2] > 0.5)
-    if side < 8 or not inside.any():
+    x, y, width, height = cv2.boundingRect(inside)
+    if min(width, height) < 4:  # OpenCV solves for the inside of the box, and fails without one
         return filling
     source, target = (to_channels(_bytes(a), 3) for a in (filling, under))
-    x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(source, target, inside, centre, cv2.NORMAL_CLONE)
     return to_channels(cloned, under.shape[2]).astype(np.float32)
