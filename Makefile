@@ -1,0 +1,40 @@
+# make demo     set up and run the main job: train, calibrate, inspect a simulated line live
+# make check    lint, types, import contracts and the fast tests: under a minute, while you work
+# make test     all of it, end to end as well
+# make lock     compile the locks anew from pyproject.toml
+.PHONY: demo check test lint lock clean
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+LOCK_FLAGS := --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11
+ENVIRONMENT := deploy/environment.sh deploy/uv.lock.txt pyproject.toml
+
+demo: .venv/.runtime
+	$(BIN)/clearline demo $(ARGS)
+
+check: lint
+	$(BIN)/pytest -q -m "not slow"
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/.runtime: $(ENVIRONMENT) deploy/requirements.lock
+	deploy/environment.sh runtime
+	@touch $@
+
+.venv/.dev: $(ENVIRONMENT) deploy/requirements-dev.lock
+	deploy/environment.sh dev
+	@touch $@ .venv/.runtime
+
+lock: .venv/.runtime
+	$(BIN)/uv pip compile pyproject.toml --extra build $(LOCK_FLAGS) -q -o deploy/requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra dev $(LOCK_FLAGS) -q -o deploy/requirements-dev.lock
+
+clean:
+	rm -rf .venv
