@@ -56,8 +56,8 @@ def _replay(url: CameraUrl, base: Path) -> FrameSource:
 
 def _simulated(url: CameraUrl, base: Path) -> FrameSource:
     url.allow(
-        "width", "height", "channels", "dtype", "seed", "defect_rate", "strips", "fps", "frames",
-        "first",
+        "width", "height", "channels", "dtype", "seed", "defect_rate", "contrast", "strips", "fps",
+        "frames", "first",
     )  # fmt: skip
     return SimulatedSource(
         simulated_product(url),
@@ -77,6 +77,7 @@ def simulated_product(url: CameraUrl) -> SimulatedProduct:
         dtype=url.options.get("dtype", "uint8"),  # type: ignore[arg-type]
         seed=url.whole("seed", 0),
         defect_rate=url.number("defect_rate", 0.1),
+        contrast=url.number("contrast", 1.0),
         strips=url.flag("strips", default=False),
     )
 

@@ -62,6 +62,8 @@ class SimulatedProduct:
     dtype: Literal["uint8", "uint16"] = "uint8"
     seed: int = 0
     defect_rate: float = 0.0
+    contrast: float = 1.0
+    """Factor on how much a defect changes the surface; at 1 the weakest need a second look."""
     strips: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +75,7 @@ class SimulatedProduct:
             ("channels", self.channels in (1, 3), "1 or 3"),
             ("dtype", self.dtype in ("uint8", "uint16"), "uint8 or uint16"),
             ("seed", self.seed >= 0, "a whole number from 0"),
+            ("contrast", 0 < self.contrast <= 10, "a factor over 0, to 10"),
             ("defect_rate", 0 <= self.defect_rate <= 1, "a share from 0 to 1"),
         ):
             if not right:
@@ -91,6 +94,7 @@ class SimulatedProduct:
         kind, most = None, 0.0
         for flaw in self._flaws(k):
             change = flaw.change(self._surface(k, flaw.top, flaw.bottom)[:, flaw.columns])
+            change *= np.float32(self.contrast)
             shown = change[max(top - flaw.top, 0) : bottom - flaw.top]
             surface[max(flaw.top - top, 0) : flaw.bottom - top, flaw.columns] += shown
             if (size := float(np.abs(shown).sum())) > most:
