@@ -133,15 +133,15 @@ def load(path: Path) -> Configuration:
 
 
 def _named(error: ValidationError, path: Path) -> ConfigurationError:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or None
-    unknown = first["type"] == "extra_forbidden"
-    return ConfigurationError(
-        "is no key that is known here" if unknown else f"is wrong: {first['msg']}",
-        file=path,
-        key=key,
-        value=None if first["type"] in ("missing", "value_error") else first["input"],
-    )
+    # An unknown key is often why another is missing: it is named first.
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+    key = ".".join(str(part) for part in found["loc"]) or None
+    if found["type"] == "extra_forbidden":
+        return ConfigurationError("is no key that is known here", file=path, key=key)
+    if found["type"] == "missing":
+        return ConfigurationError("is missing", file=path, key=key)
+    value = None if found["type"] == "value_error" else found["input"]
+    return ConfigurationError(f"is wrong: {found['msg']}", file=path, key=key, value=value)
 
 
 def _relative_to(folder: Path, configuration: Configuration) -> Configuration:

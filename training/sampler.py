@@ -50,11 +50,8 @@ class Sampler:
             y, x = self.over(anomaly.mask)
             corrupted.append(anomaly.pixels[y : y + PATCH, x : x + PATCH])
             clean.append(window[y : y + PATCH, x : x + PATCH])
-        untouched = self.clean(count - len(clean))
-        return Pairs(
-            torch.cat((as_tensor(corrupted), untouched)) if corrupted else untouched,
-            torch.cat((as_tensor(clean), untouched)) if clean else untouched,
-        )
+        untouched = [self.square(PATCH) for _ in range(count - len(clean))]
+        return Pairs(as_tensor(corrupted + untouched), as_tensor(clean + untouched))
 
     def window(self) -> tuple[Pixels, Anomaly]:
         """A square of a normal image, and the same with an artificial anomaly in it."""

@@ -1,0 +1,202 @@
+"""A real worker process with a tiny bundle: it scores as the engine does, and its end is seen."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from adapters.ports import FrameFormat
+from daemon.errors import WorkerError
+from daemon.worker.handle import WorkerHandle
+from daemon.worker.protocol import FrameRef, FromWorker, Load, RecipeFiles, Refused, Score, Scored
+from daemon.worker.ring import Ring
+from model.bundle import Bundle
+from model.calibration import beside
+from model.engine import Engine
+from model.judgement import Judgement
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FORMAT = FrameFormat(70, 96, 1, "uint8")
+SMALL = FrameFormat(63, 96, 1, "uint8")
+COLOUR = FrameFormat(64, 64, 3, "uint8")
+
+
+def load(bundle: Path, name: str = "default") -> Load:
+    return Load((RecipeFiles(name, str(bundle), str(beside(bundle))),), "cpu")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ring() -> AsyncIterator[Ring]:
+    ring = Ring.create([FORMAT.nbytes * 3] * 4)
+    yield ring
+    ring.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def workers(
+    ring: Ring, module_files: Path, tiny_bundle: Bundle, calibration_for: Callable[..., object]
+) -> AsyncIterator[tuple[WorkerHandle, WorkerHandle]]:
+    """One that is talked to and killed, one that is left; started at once since torch is slow.
+
+    The second finds defects everywhere: its threshold is 0.
+    """
+    strict = module_files.with_name("strict.safetensors")
+    tiny_bundle.save(strict)
+    calibration_for(tiny_bundle, threshold=0.0).save(beside(strict))  # type: ignore[attr-defined]
+    both = await asyncio.gather(
+        *(WorkerHandle.start(ring, load(path)) for path in (module_files, strict))
+    )
+    yield both[0], both[1]
+    for worker in both:
+        await worker.end()
+
+
+def write(ring: Ring, frame: FrameFormat, count: int, seed: int = 0) -> list[np.ndarray]:
+    frames = np.random.default_rng(seed).integers(30, 220, (count, *frame.shape), np.uint8)
+    for slot, pixels in zip(ring.slots[:count], frames, strict=True):
+        ring.pixels(slot.pixels, frame)[:] = pixels
+    return list(frames)
+
+
+def request(ring: Ring, frame: FrameFormat, count: int, batch: int = 1) -> Score:
+    refs = tuple(FrameRef(slot.pixels, slot.heat, frame) for slot in ring.slots[:count])
+    return Score(batch, "default", refs)
+
+
+async def answers(worker: WorkerHandle, *requests: Score) -> Sequence[FromWorker]:
+    """As `serve` hands them on; serving ends with the last, the worker lives on."""
+    heard: list[FromWorker] = []
+    loop = asyncio.get_running_loop()
+    for wanted in requests:
+        worker.send(wanted)
+    from daemon.worker.protocol import PACKET, decode_from_worker
+
+    async with asyncio.timeout(30):
+        while len(heard) < len(requests):
+            heard.append(decode_from_worker(await loop.sock_recv(worker._control, PACKET)))
+    return heard
+
+
+async def test_a_worker_that_is_ready_says_on_what(
+    workers: tuple[WorkerHandle, WorkerHandle],
+) -> None:
+    assert workers[0].device == "cpu"
+    assert workers[0].pid != os.getpid()
+
+
+async def test_it_scores_as_the_engine_in_this_process(
+    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring, tiny_bundle: Bundle
+) -> None:
+    frames = write(ring, FORMAT, 3)
+    (answer,) = await answers(workers[0], request(ring, FORMAT, 3, batch=41))
+    expected = Engine(tiny_bundle, "cpu").score(frames)
+    assert isinstance(answer, Scored)
+    assert answer.batch == 41
+    assert [r.score for r in answer.results] == pytest.approx([e.score for e in expected], rel=1e-5)
+    assert all(r.judgement is Judgement.OK and r.regions == () for r in answer.results)
+
+
+async def test_a_defects_heat_map_stands_in_its_slot(
+    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring
+) -> None:
+    write(ring, FORMAT, 2)
+    heats = [ring.heat(slot.heat, FORMAT.height, FORMAT.width) for slot in ring.slots[:3]]
+    for heat in heats:
+        heat[:] = 0
+    (answer,) = await answers(workers[1], request(ring, FORMAT, 2))
+    assert isinstance(answer, Scored)
+    assert all(r.judgement is Judgement.DEFECT and r.regions for r in answer.results)
+    assert heats[0].any()
+    assert heats[1].any()
+    assert not heats[2].any()
+
+
+@pytest.mark.parametrize("shape", [SMALL, COLOUR], ids=["smaller than a patch", "colour"])
+async def test_frames_that_no_model_can_score_are_refused_and_work_goes_on(
+    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring, shape: FrameFormat
+) -> None:
+    write(ring, FORMAT, 2)
+    refused, scored = await answers(
+        workers[0], request(ring, shape, 2, batch=7), request(ring, FORMAT, 2, batch=8)
+    )
+    assert isinstance(refused, Refused)
+    assert refused.batch == 7
+    assert "\n" not in refused.problem
+    assert isinstance(scored, Scored)
+    assert scored.batch == 8
+
+
+async def test_a_term_signal_to_all_of_the_service_leaves_the_worker_to_the_daemon(
+    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring
+) -> None:
+    """systemd sends SIGTERM to every process of a unit: what is in flight is scored all the same.
+
+    (KillMode=control-group is its default.)
+    """
+    worker = workers[1]
+    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, signal.SIGTERM)
+    write(ring, FORMAT, 1)
+    with_answer = await answers(worker, request(ring, FORMAT, 1, batch=9))
+    assert with_answer[0].batch == 9  # type: ignore[union-attr]
+
+
+async def test_after_kill_9_serving_returns_and_the_process_was_waited_for(
+    workers: tuple[WorkerHandle, WorkerHandle],
+) -> None:
+    worker = workers[0]
+    heard: list[FromWorker] = []
+    serving = asyncio.create_task(worker.serve(heard.append))
+    os.kill(worker.pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        await serving
+    assert heard == []
+    assert not Path(f"/proc/{worker.pid}").exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        worker.send(Score(1, "default", ()))
+
+
+async def test_a_bad_bundle_is_a_worker_error_with_the_bundles_own_words(
+    ring: Ring, module_files: Path
+) -> None:
+    torn = module_files.with_name("torn.safetensors")
+    torn.write_bytes(module_files.read_bytes()[:-100])
+    beside(torn).write_bytes(beside(module_files).read_bytes())
+    with pytest.raises(WorkerError) as refused:
+        await WorkerHandle.start(ring, load(torn))
+    assert str(torn) in str(refused.value)
+    assert "is truncated or no bundle at all" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+async def test_a_cancelled_start_leaves_no_process_behind(ring: Ring, module_files: Path) -> None:
+    before = children()
+    starting = asyncio.create_task(WorkerHandle.start(ring, load(module_files)))
+    async with asyncio.timeout(10):
+        while not children() - before:
+            await asyncio.sleep(0.002)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert children() == before
+
+
+async def test_a_worker_ends_by_itself_when_the_daemons_end_closes(
+    ring: Ring, module_files: Path
+) -> None:
+    """A killed daemon closes its end as the kernel does: no signal, no word."""
+    worker = await WorkerHandle.start(ring, load(module_files))
+    worker._control.close()
+    async with asyncio.timeout(5):
+        assert await worker._process.wait() == 0
+
+
+def children() -> set[str]:
+    path = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return set(path.read_text().split())

@@ -1,0 +1,84 @@
+"""Regions are the connected parts of a map over the threshold, strongest first, 16 at most."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
+
+from model.judgement import Judgement, judge
+from model.regions import Region, find
+
+maps = arrays.arrays(
+    np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=24), elements=st.integers(0, 9)
+)
+
+
+def _transcribed(defect_map: np.ndarray, threshold: float) -> set[Region]:
+    labels, _ = ndimage.label(defect_map > threshold, structure=np.ones((3, 3)))
+    found = set()
+    for k, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = defect_map[labels == k]
+        found.add(
+            Region(
+                x=columns.start,
+                y=rows.start,
+                width=columns.stop - columns.start,
+                height=rows.stop - rows.start,
+                area=inside.size,
+                score=float(inside.max()),
+            )
+        )
+    return found
+
+
+@settings(deadline=None)
+@given(maps, st.integers(0, 8))
+def test_regions_are_those_that_scipy_finds(defect_map: np.ndarray, threshold: int) -> None:
+    found = find(defect_map, threshold, most=1000)
+    assert len(found) == len(set(found))
+    assert set(found) == _transcribed(defect_map, threshold)
+
+
+@settings(deadline=None)
+@given(maps, st.integers(0, 8))
+def test_the_strongest_come_first_and_sixteen_at_most(
+    defect_map: np.ndarray, threshold: int
+) -> None:
+    scores = [region.score for region in find(defect_map, threshold)]
+    everything = sorted((r.score for r in _transcribed(defect_map, threshold)), reverse=True)
+    assert scores == everything[:16]
+
+
+def test_of_many_regions_the_weakest_are_left_out() -> None:
+    defect_map = np.zeros((9, 9), np.float32)
+    defect_map[::2, ::2] = np.arange(1, 26).reshape(5, 5)
+    found = find(defect_map, 0.5)
+    assert [r.score for r in found] == list(range(25, 9, -1))
+
+
+def test_diagonal_neighbours_are_one_region() -> None:
+    found = find(np.eye(5, dtype=np.float32), 0.5)
+    assert found == (Region(x=0, y=0, width=5, height=5, area=5, score=1.0),)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
+def test_nothing_over_the_threshold_is_no_region(value: float) -> None:
+    assert find(np.full((8, 8), value, np.float32), 1.0) == ()
+
+
+def test_a_map_that_is_all_defect_is_one_region() -> None:
+    assert find(np.full((3, 5), 2, np.float32), 1.0) == (Region(0, 0, 5, 3, 15, 2.0),)
+
+
+@given(st.floats(1e-6, 1e6), st.integers(-2, 2))
+@example(0.1, 0)
+def test_a_defect_always_has_a_region_and_a_good_part_none(threshold: float, ulps: int) -> None:
+    """Judgement and regions must compare alike: thresholds are float64, maps float32."""
+    value = np.float32(threshold)
+    for _ in range(abs(ulps)):
+        value = np.nextafter(value, np.float32(np.inf * np.sign(ulps)))
+    judgement = judge(float(value), threshold, sound=True)
+    regions = find(np.full((2, 2), value, np.float32), threshold)
+    assert bool(regions) == (judgement is Judgement.DEFECT)
