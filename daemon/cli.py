@@ -79,7 +79,8 @@ def train(
     A fifth of them is left for `calibrate` (calibration_share). A training that was killed goes on
     from its last checkpoint when the same command is given again.
     """
-    from training.commands import train_to
+    with console.loading_torch():
+        from training.commands import train_to
 
     with console.progress() as bars:
         report = train_to(
@@ -107,7 +108,8 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Set the threshold from normal images that did not train the bundle."""
-    from training.commands import calibrate_to
+    with console.loading_torch():
+        from training.commands import calibrate_to
 
     with console.progress() as bars:
         report = calibrate_to(
@@ -132,7 +134,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a bundle on test images with masks."""
-    from training.commands import evaluate_on, evaluation_table
+    with console.loading_torch():
+        from training.commands import evaluate_on, evaluation_table
 
     with console.progress() as bars:
         evaluation = evaluate_on(bundle, data, calibration, pictures, device, bars.watch)
@@ -155,7 +158,8 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Say of each image whether its surface is good."""
-    from training.commands import inspect_images
+    with console.loading_torch():
+        from training.commands import inspect_images
 
     with console.progress() as bars:
         inspected = inspect_images(bundle, images, calibration, pictures, device, bars.watch)

@@ -42,6 +42,13 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
+def loading_torch() -> Iterator[None]:
+    """It takes some seconds, in which a command that says nothing looks as if it hung."""
+    with remarks.status("loading torch"):
+        yield
+
+
+@contextmanager
 def progress() -> Iterator["Bars"]:
     columns = (
         TextColumn("{task.description:<10}"),

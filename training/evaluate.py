@@ -104,14 +104,21 @@ def evaluate(
     watch("scoring", len(tests), len(tests))
     threshold = None if calibration is None else calibration.threshold
     defective = [j for j in judged if j.test.mask is not None]
+    measured = []
+    for done, chosen in enumerate((judged, defective)):
+        watch("measuring", done, 3)
+        measured.append(_pixels(chosen, threshold))
+    watch("measuring", 2, 3)
+    kinds = _kinds(judged, threshold)
+    watch("measuring", 3, 3)
     return Evaluation(
         normal_images=len(judged) - len(defective),
         defective_images=len(defective),
         threshold=threshold,
-        with_normal=_pixels(judged, threshold),
-        without_normal=_pixels(defective, threshold),
+        with_normal=measured[0],
+        without_normal=measured[1],
         image=_images(judged, threshold),
-        kinds=_kinds(judged, threshold),
+        kinds=kinds,
         ms_per_image=1000 * seconds / len(tests),
     )
 
