@@ -1,25 +1,28 @@
-"""Whether a frame can be judged in time: what service took so far, and what is queued before it."""
+"""Whether a frame can be judged in time: what service took lately, and what is before it."""
 
-from dataclasses import dataclass, field
+from collections import deque
+from statistics import median
 
 from adapters.ports import FrameFormat
 
-NEWEST = 0.2  # weight of the newest batch in the running mean
+LATELY = 15  # batches that are remembered of each kind
 
 Kind = tuple[str, FrameFormat]
 """A recipe and a frame's size: what costs alike."""
 
 
-@dataclass
 class ServiceTimes:
-    """Nanoseconds that the worker takes for one frame of a kind; 0 until one was measured."""
+    """Nanoseconds that the worker takes for one frame of a kind; 0 until one was measured.
 
-    _mean: dict[Kind, float] = field(default_factory=dict)
+    The median of the last batches: a first batch that warms the machine up, or one that another
+    process held up, says little about the next one.
+    """
+
+    def __init__(self) -> None:
+        self._lately: dict[Kind, deque[float]] = {}
 
     def observe(self, kind: Kind, frames: int, took_ns: int) -> None:
-        each = took_ns / frames
-        before = self._mean.get(kind, each)
-        self._mean[kind] = before + NEWEST * (each - before)
+        self._lately.setdefault(kind, deque(maxlen=LATELY)).append(took_ns / frames)
 
     def per_frame_ns(self, kind: Kind) -> float:
-        return self._mean.get(kind, 0.0)
+        return median(self._lately[kind]) if kind in self._lately else 0.0

@@ -55,6 +55,11 @@ class Score:
         return self._worker is not None
 
     @property
+    def idle(self) -> bool:
+        """The worker has nothing in its hands, and nothing waits for it."""
+        return not self._in_hand and not self._queue.waiting()
+
+    @property
     def worker(self) -> WorkerHandle | None:
         return self._worker
 

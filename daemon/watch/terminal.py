@@ -53,10 +53,11 @@ class Watch:
         worker = parts.score.worker
         state = f"worker {worker.pid} on {worker.device}" if worker else "no worker"
         p50, p99 = (percentile(self.latencies_ms, q) for q in (50, 99))
+        latency = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms" if self.latencies_ms else "-"
         status = Text.assemble(
             (state, "green" if worker else "bold red"),
             f"  ·  restarts {parts.score.restarts}",
-            f"  ·  exposure to verdict p50 {p50:.0f} ms, p99 {p99:.0f} ms",
+            f"  ·  exposure to verdict {latency}",
         )
         below = self._defect_table() if self._defects else Text("no defect yet", "dim")
         return Panel(

@@ -43,6 +43,12 @@ def _pixels(settings: ModelSettings, batch: int = 1) -> torch.Tensor:
     return torch.randint(0, settings.white + 1, shape, generator=random).float()
 
 
+def _assert_close(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Without torch.testing, whose import alone takes seconds."""
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
 def _transcribed(paper: ModuleType, model: CmaAe, pixels: np.ndarray) -> np.ndarray:
     """(C, H, W) -> (H, W): sections 3.3 to 3.5 one after the other."""
     settings = model.settings
@@ -112,7 +118,7 @@ def test_normalisation_reaches_from_minus_one_to_one(white: int) -> None:
     network, memory = NetworkSettings(channels=1, latent=8), MemorySettings(items=2)
     model = CmaAe(ModelSettings(network=network, memory=memory, white=white))
     got = model.normalise(torch.tensor([0.0, white / 2, white]))
-    torch.testing.assert_close(got, torch.tensor([-1.0, 0.0, 1.0]))
+    _assert_close(got, torch.tensor([-1.0, 0.0, 1.0]))
 
 
 def test_large_frames_in_several_passes_give_the_same_map(
@@ -122,7 +128,7 @@ def test_large_frames_in_several_passes_give_the_same_map(
     with torch.inference_mode():
         whole = model.map(_pixels(model.settings, batch=2))
         monkeypatch.setattr(cma_ae, "AT_ONCE", 5)
-        torch.testing.assert_close(model.map(_pixels(model.settings, batch=2)), whole)
+        _assert_close(model.map(_pixels(model.settings, batch=2)), whole)
 
 
 def test_repair_gives_patches_and_the_weights_that_made_them(
@@ -132,7 +138,7 @@ def test_repair_gives_patches_and_the_weights_that_made_them(
     patches = model.normalise(_pixels(small))[..., :64, :64]
     repair = model(patches)
     assert repair.patches.shape == (1, 1, 64, 64)
-    torch.testing.assert_close(repair.weights, model.cmam.memory(model.encoder(patches)).weights)
+    _assert_close(repair.weights, model.cmam.memory(model.encoder(patches)).weights)
 
 
 def test_images_of_other_channels_or_too_small_are_refused(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,20 @@ import pytest_asyncio
 from adapters.ports import FrameFormat
 from daemon.errors import WorkerError
 from daemon.worker.handle import WorkerHandle
-from daemon.worker.protocol import FrameRef, FromWorker, Load, RecipeFiles, Refused, Score, Scored
+from daemon.worker.protocol import (
+    PACKET,
+    FrameRef,
+    FromWorker,
+    Load,
+    RecipeFiles,
+    Refused,
+    Score,
+    Scored,
+    decode_from_worker,
+)
 from daemon.worker.ring import Ring
 from model.bundle import Bundle
-from model.calibration import beside
+from model.calibration import Calibration, beside
 from model.engine import Engine
 from model.judgement import Judgement
 
@@ -38,23 +49,37 @@ async def ring() -> AsyncIterator[Ring]:
     ring.close()
 
 
+@dataclass
+class Started:
+    """Begun all at once, since torch is slow to come up."""
+
+    plain: WorkerHandle
+    strict: WorkerHandle
+    """Its threshold is 0: every frame has a defect."""
+    torn: WorkerError
+    """What a truncated bundle ended in."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def workers(
-    ring: Ring, module_files: Path, tiny_bundle: Bundle, calibration_for: Callable[..., object]
-) -> AsyncIterator[tuple[WorkerHandle, WorkerHandle]]:
-    """One that is talked to and killed, one that is left; started at once since torch is slow.
-
-    The second finds defects everywhere: its threshold is 0.
-    """
-    strict = module_files.with_name("strict.safetensors")
+    ring: Ring,
+    module_files: Path,
+    tiny_bundle: Bundle,
+    calibration_for: Callable[..., Calibration],
+) -> AsyncIterator[Started]:
+    strict, torn = (module_files.with_name(f"{n}.safetensors") for n in ("strict", "torn"))
     tiny_bundle.save(strict)
-    calibration_for(tiny_bundle, threshold=0.0).save(beside(strict))  # type: ignore[attr-defined]
-    both = await asyncio.gather(
-        *(WorkerHandle.start(ring, load(path)) for path in (module_files, strict))
+    calibration_for(tiny_bundle, threshold=0.0).save(beside(strict))
+    torn.write_bytes(module_files.read_bytes()[:-100])
+    beside(torn).write_bytes(beside(module_files).read_bytes())
+    paths = (module_files, strict, torn)
+    started = await asyncio.gather(
+        *(WorkerHandle.start(ring, load(path)) for path in paths), return_exceptions=True
     )
-    yield both[0], both[1]
-    for worker in both:
-        await worker.end()
+    yield Started(*started)  # type: ignore[arg-type]
+    for worker in started:
+        if isinstance(worker, WorkerHandle):
+            await worker.end()
 
 
 def write(ring: Ring, frame: FrameFormat, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -75,26 +100,22 @@ async def answers(worker: WorkerHandle, *requests: Score) -> Sequence[FromWorker
     loop = asyncio.get_running_loop()
     for wanted in requests:
         worker.send(wanted)
-    from daemon.worker.protocol import PACKET, decode_from_worker
-
     async with asyncio.timeout(30):
         while len(heard) < len(requests):
             heard.append(decode_from_worker(await loop.sock_recv(worker._control, PACKET)))
     return heard
 
 
-async def test_a_worker_that_is_ready_says_on_what(
-    workers: tuple[WorkerHandle, WorkerHandle],
-) -> None:
-    assert workers[0].device == "cpu"
-    assert workers[0].pid != os.getpid()
+async def test_a_worker_that_is_ready_says_on_what(workers: Started) -> None:
+    assert workers.plain.device == "cpu"
+    assert workers.plain.pid != os.getpid()
 
 
 async def test_it_scores_as_the_engine_in_this_process(
-    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring, tiny_bundle: Bundle
+    workers: Started, ring: Ring, tiny_bundle: Bundle
 ) -> None:
     frames = write(ring, FORMAT, 3)
-    (answer,) = await answers(workers[0], request(ring, FORMAT, 3, batch=41))
+    (answer,) = await answers(workers.plain, request(ring, FORMAT, 3, batch=41))
     expected = Engine(tiny_bundle, "cpu").score(frames)
     assert isinstance(answer, Scored)
     assert answer.batch == 41
@@ -103,13 +124,13 @@ async def test_it_scores_as_the_engine_in_this_process(
 
 
 async def test_a_defects_heat_map_stands_in_its_slot(
-    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring
+    workers: Started, ring: Ring
 ) -> None:
     write(ring, FORMAT, 2)
     heats = [ring.heat(slot.heat, FORMAT.height, FORMAT.width) for slot in ring.slots[:3]]
     for heat in heats:
         heat[:] = 0
-    (answer,) = await answers(workers[1], request(ring, FORMAT, 2))
+    (answer,) = await answers(workers.strict, request(ring, FORMAT, 2))
     assert isinstance(answer, Scored)
     assert all(r.judgement is Judgement.DEFECT and r.regions for r in answer.results)
     assert heats[0].any()
@@ -119,11 +140,11 @@ async def test_a_defects_heat_map_stands_in_its_slot(
 
 @pytest.mark.parametrize("shape", [SMALL, COLOUR], ids=["smaller than a patch", "colour"])
 async def test_frames_that_no_model_can_score_are_refused_and_work_goes_on(
-    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring, shape: FrameFormat
+    workers: Started, ring: Ring, shape: FrameFormat
 ) -> None:
     write(ring, FORMAT, 2)
     refused, scored = await answers(
-        workers[0], request(ring, shape, 2, batch=7), request(ring, FORMAT, 2, batch=8)
+        workers.plain, request(ring, shape, 2, batch=7), request(ring, FORMAT, 2, batch=8)
     )
     assert isinstance(refused, Refused)
     assert refused.batch == 7
@@ -132,25 +153,20 @@ async def test_frames_that_no_model_can_score_are_refused_and_work_goes_on(
     assert scored.batch == 8
 
 
-async def test_a_term_signal_to_all_of_the_service_leaves_the_worker_to_the_daemon(
-    workers: tuple[WorkerHandle, WorkerHandle], ring: Ring
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_to_all_of_the_service_leaves_the_worker_to_the_daemon(
+    workers: Started, number: int
 ) -> None:
-    """systemd sends SIGTERM to every process of a unit: what is in flight is scored all the same.
-
-    (KillMode=control-group is its default.)
-    """
-    worker = workers[1]
-    os.kill(worker.pid, signal.SIGINT)
-    os.kill(worker.pid, signal.SIGTERM)
-    write(ring, FORMAT, 1)
-    with_answer = await answers(worker, request(ring, FORMAT, 1, batch=9))
-    assert with_answer[0].batch == 9  # type: ignore[union-attr]
+    """Ctrl-C goes to the whole group; systemd (KillMode=control-group) sends SIGTERM to all."""
+    status = Path(f"/proc/{workers.plain.pid}/status").read_text().splitlines()
+    masks = (int(line.split()[1], 16) for line in status if line.startswith(("SigIgn", "SigCgt")))
+    assert any(mask >> (number - 1) & 1 for mask in masks)
 
 
 async def test_after_kill_9_serving_returns_and_the_process_was_waited_for(
-    workers: tuple[WorkerHandle, WorkerHandle],
+    workers: Started,
 ) -> None:
-    worker = workers[0]
+    worker = workers.plain
     heard: list[FromWorker] = []
     serving = asyncio.create_task(worker.serve(heard.append))
     os.kill(worker.pid, signal.SIGKILL)
@@ -163,19 +179,18 @@ async def test_after_kill_9_serving_returns_and_the_process_was_waited_for(
 
 
 async def test_a_bad_bundle_is_a_worker_error_with_the_bundles_own_words(
-    ring: Ring, module_files: Path
+    workers: Started,
 ) -> None:
-    torn = module_files.with_name("torn.safetensors")
-    torn.write_bytes(module_files.read_bytes()[:-100])
-    beside(torn).write_bytes(beside(module_files).read_bytes())
-    with pytest.raises(WorkerError) as refused:
-        await WorkerHandle.start(ring, load(torn))
-    assert str(torn) in str(refused.value)
-    assert "is truncated or no bundle at all" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert isinstance(workers.torn, WorkerError)
+    assert "torn.safetensors" in str(workers.torn)
+    assert "is truncated or no bundle at all" in str(workers.torn)
+    assert "\n" not in str(workers.torn)
 
 
-async def test_a_cancelled_start_leaves_no_process_behind(ring: Ring, module_files: Path) -> None:
+async def test_a_cancelled_start_leaves_no_process_behind(
+    ring: Ring, module_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.worker.handle.END_SECONDS", 0.05)
     before = children()
     starting = asyncio.create_task(WorkerHandle.start(ring, load(module_files)))
     async with asyncio.timeout(10):
@@ -187,14 +202,11 @@ async def test_a_cancelled_start_leaves_no_process_behind(ring: Ring, module_fil
     assert children() == before
 
 
-async def test_a_worker_ends_by_itself_when_the_daemons_end_closes(
-    ring: Ring, module_files: Path
-) -> None:
+async def test_a_worker_ends_by_itself_when_the_daemons_end_closes(workers: Started) -> None:
     """A killed daemon closes its end as the kernel does: no signal, no word."""
-    worker = await WorkerHandle.start(ring, load(module_files))
-    worker._control.close()
+    workers.strict._control.close()
     async with asyncio.timeout(5):
-        assert await worker._process.wait() == 0
+        assert await workers.strict._process.wait() == 0
 
 
 def children() -> set[str]:

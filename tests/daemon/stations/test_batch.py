@@ -1,0 +1,126 @@
+"""BATCH with told times: the earliest deadline first, one kind a batch, every frame once."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.ports import Exposure, Frame, FrameFormat, FrameId
+from daemon.deadlines import Kind
+from daemon.stations.batch import SHARE, BatchQueue
+
+SIZES = (FrameFormat(64, 64, 1, "uint8"), FrameFormat(64, 64, 3, "uint8"))
+
+
+def frame(sequence: int, deadline_ns: int = 1000, camera: str = "a", size: int = 0) -> Frame:
+    exposure = Exposure(FrameId("line", camera, 1, sequence), 0, 0, deadline_ns, 0)
+    return Frame(exposure, SIZES[size], sequence)
+
+
+def kind_of(one: Frame) -> Kind:
+    return one.exposure.id.camera, one.format
+
+
+def queue_with(*frames: Frame, most: int = 4, now_ns: int = 0) -> BatchQueue:
+    queue = BatchQueue(most, kind_of)
+    for one in frames:
+        queue.put(one, now_ns)
+    return queue
+
+
+def taken(queue: BatchQueue, now_ns: int = 0, *, idle: bool = True) -> Sequence[int]:
+    batch = queue.take(now_ns, idle=idle)
+    return [] if batch is None else [one.exposure.id.sequence for one in batch.frames]
+
+
+FRAMES = st.lists(
+    st.tuples(st.integers(1, 100), st.sampled_from("ab"), st.integers(0, 1)), max_size=30
+).map(lambda drawn: [frame(k, d, c, s) for k, (d, c, s) in enumerate(drawn)])
+
+
+@given(FRAMES, st.integers(1, 5), st.integers(0, 100))
+def test_every_frame_leaves_once_in_a_batch_of_its_kind_or_expired(
+    frames: list[Frame], most: int, now_ns: int
+) -> None:
+    queue = queue_with(*frames, most=most)
+    gone = queue.expired(now_ns)
+    assert {f.slot for f in gone} == {f.slot for f in frames if f.exposure.deadline_ns <= now_ns}
+    waiting = [f for f in frames if f not in gone]
+    assert sum(queue.waiting().values()) == len(waiting)
+    out: list[Frame] = []
+    while batch := queue.take(now_ns, idle=True):
+        assert 1 <= len(batch.frames) <= most
+        assert {kind_of(f) for f in batch.frames} == {batch.kind}
+        # The most urgent of all goes now, with the most urgent of its kind.
+        left = [f for f in waiting if f not in out]
+        assert batch.frames[0].exposure.deadline_ns == min(f.exposure.deadline_ns for f in left)
+        same = sorted(
+            (f for f in left if kind_of(f) == batch.kind),
+            key=lambda f: (f.exposure.deadline_ns, f.slot),
+        )
+        assert list(batch.frames) == same[: len(batch.frames)]
+        assert len(batch.frames) == min(most, len(same))
+        out += batch.frames
+    assert sorted(f.slot for f in out) == sorted(f.slot for f in waiting)
+    assert queue.waiting() == {}
+    assert queue.next_due_ns() is None
+
+
+@given(FRAMES)
+def test_clear_gives_back_every_frame_once(frames: list[Frame]) -> None:
+    queue = queue_with(*frames)
+    assert sorted(f.slot for f in queue.clear()) == [f.slot for f in frames]
+    assert queue.clear() == []
+    assert queue.take(0, idle=True) is None
+
+
+def test_nothing_waiting_is_no_batch() -> None:
+    assert queue_with().take(10**12, idle=True) is None
+
+
+def test_an_idle_worker_gets_what_there_is_at_once() -> None:
+    assert taken(queue_with(frame(1), frame(2)), idle=True) == [1, 2]
+
+
+def test_a_busy_worker_waits_for_a_full_batch() -> None:
+    queue = queue_with(frame(1), frame(2), frame(3))
+    assert taken(queue, idle=False) == []
+    queue.put(frame(4), 0)
+    queue.put(frame(5), 0)
+    assert taken(queue, idle=False) == [1, 2, 3, 4]
+    assert taken(queue, idle=False) == []
+
+
+def test_a_frame_that_waited_its_share_goes_with_those_that_are_there() -> None:
+    queue = queue_with(frame(1, deadline_ns=1000), frame(2, deadline_ns=2000))
+    due = int(1000 * SHARE)
+    assert queue.next_due_ns() == due
+    assert taken(queue, due - 1, idle=False) == []
+    assert taken(queue, due, idle=False) == [1, 2]
+
+
+def test_a_frame_that_came_late_waits_a_share_of_what_it_has_left() -> None:
+    queue = queue_with(frame(1, deadline_ns=1000), now_ns=900)
+    assert queue.next_due_ns() == 900 + int(100 * SHARE)
+    late = queue_with(frame(1, deadline_ns=1000), now_ns=2000)
+    assert late.next_due_ns() == 2000
+
+
+def test_a_full_batch_goes_though_a_more_urgent_kind_still_waits_for_more() -> None:
+    urgent = frame(9, deadline_ns=500, camera="b")
+    queue = queue_with(urgent, *(frame(k) for k in range(4)))
+    assert taken(queue, idle=False) == [0, 1, 2, 3]
+    assert taken(queue, idle=True) == [9]
+
+
+def test_frames_of_other_sizes_and_recipes_are_never_mixed() -> None:
+    queue = queue_with(frame(1), frame(2, size=1), frame(3, camera="b"), frame(4))
+    assert taken(queue) == [1, 4]
+    assert sorted([taken(queue), taken(queue)]) == [[2], [3]]
+
+
+def test_a_frame_expires_at_its_deadline_and_not_before() -> None:
+    queue = queue_with(frame(1, deadline_ns=1000), frame(2, deadline_ns=1001))
+    assert queue.expired(999) == []
+    assert [f.slot for f in queue.expired(1000)] == [1]
+    assert taken(queue, 1000) == [2]
