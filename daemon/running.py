@@ -42,7 +42,7 @@ def check_line(path: Path) -> dict[str, Any]:
     settings = config.load(path)
     for camera in settings.cameras.values():
         wiring.source(camera.url, path.parent)
-    models = {name: wiring.check_recipe(name, r) for name, r in settings.recipes.items()}
+    models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
     wiring.make_state_dir(settings.state_dir)
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     ring = sum(room.slots * room.frame_bytes for room in rooms.values())

@@ -30,6 +30,7 @@ from daemon.stations.score import Score
 from daemon.worker.handle import WorkerHandle
 from daemon.worker.protocol import Load, RecipeFiles, Result
 from daemon.worker.ring import Quota, Ring
+from model import bundle as bundles
 from model import calibration as calibrations
 
 SPARE_SLOTS = 3  # of each camera: being filled, being scored, being judged
@@ -101,15 +102,12 @@ class Room:
         return Room(slots, camera.max_frame_bytes)
 
 
-def check_recipe(name: str, recipe: RecipeSettings) -> Model:
-    """The recipe's model, by its files' metadata. Raises CalibrationError, ConfigurationError."""
-    if not recipe.bundle.is_file():
-        raise ConfigurationError(
-            "does not exist", key=f"recipes.{name}.bundle", value=str(recipe.bundle),
-            expected="a bundle made by clearline train",
-        )  # fmt: skip
+def check_recipe(recipe: RecipeSettings) -> Model:
+    """Every byte of the recipe's files, read without torch. Raises BundleError, CalibrationError."""
+    bundle = bundles.load(recipe.bundle)
     calibration = calibrations.load(recipe.calibration_path)
-    return Model(recipe.bundle.stem, calibration.bundle[:8])
+    calibration.require(bundle.hash, calibration.dtype, recipe.calibration_path)
+    return Model(recipe.bundle.stem, bundle.hash[:8])
 
 
 def make_state_dir(path: Path) -> None:
@@ -131,7 +129,7 @@ def build(
 ) -> Service:
     """Everything that a line needs, not yet started. On the event loop. Raises clearline.Error."""
     settings = configuration
-    models = {name: check_recipe(name, recipe) for name, recipe in settings.recipes.items()}
+    models = {name: check_recipe(recipe) for name, recipe in settings.recipes.items()}
     for camera in settings.cameras.values():
         source(camera.url, base)  # a mistake in a URL is one of the configuration
     make_state_dir(settings.state_dir)

@@ -201,12 +201,11 @@ async def test_one_slow_answer_does_not_turn_every_later_frame_away(
         for request in bench.workers[0].sent:
             bench.workers[0].answer(request, result())
         bench.workers[0].sent.clear()
-    print(bench.reasons())
     assert bench.reasons().count(Reason.OVERLOAD) < 50
     task.cancel()
 
 
-def test_the_mean_follows_what_service_takes() -> None:
+def test_the_estimate_follows_what_service_takes() -> None:
     times, kind = ServiceTimes(), ("default", None)
     assert times.per_frame_ns(kind) == 0  # type: ignore[arg-type]
     times.observe(kind, 4, 4000)  # type: ignore[arg-type]
