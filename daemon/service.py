@@ -75,6 +75,7 @@ class Service:
             if gap is not None:
                 log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
                 self._tell("unrecorded", events.unrecorded(gap))
+        log.info("waiting for the worker")  # it loads torch and the bundles: some seconds
         await self.parts.score.start()
         self._started = True
         self._tell("started", {"cameras": [i.camera.name for i in self.parts.ingests]})

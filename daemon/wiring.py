@@ -103,7 +103,7 @@ class Room:
 
 
 def check_recipe(recipe: RecipeSettings) -> Model:
-    """Every byte of the recipe's files, read without torch. Raises BundleError, CalibrationError."""
+    """Reads all of the recipe's files, without torch. Raises BundleError, CalibrationError."""
     bundle = bundles.load(recipe.bundle)
     calibration = calibrations.load(recipe.calibration_path)
     calibration.require(bundle.hash, calibration.dtype, recipe.calibration_path)

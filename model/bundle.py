@@ -8,13 +8,12 @@ patches with the scores they had when the bundle was made. Never a pickle. No to
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -43,15 +42,12 @@ class Bundle:
     fingerprints: frozenset[str]
     """Of every image that took part in the training: what must not calibrate it."""
     versions: Mapping[str, str]
+    hash: str = field(init=False)
+    """SHA-256 over the metadata and every tensor. A loaded bundle keeps that of its file, so that
+    a later version of us, whose settings have more keys, still knows it by its name."""
 
-    @property
-    def hash(self) -> str:
-        """SHA-256 over the metadata and every tensor."""
-        digest = hashlib.sha256(json.dumps(self._metadata(), sort_keys=True).encode())
-        for name, tensor in sorted(self._tensors().items()):
-            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-            digest.update(tensor.tobytes())
-        return digest.hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hash", _digest(self._metadata(), self._tensors()))
 
     def save(self, path: Path) -> None:
         """Raises SaveError, and then leaves what stood there before."""
@@ -74,19 +70,17 @@ class Bundle:
         return {name: np.asarray(t, order="C") for name, t in (weights | golden).items()}
 
 
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
 def load(path: Path) -> Bundle:
     """Raises BundleError, naming the file, unless every byte is as it was saved."""
     metadata, tensors = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise BundleError("is not a Clearline bundle", file=path, expected=f"format {FORMAT}")
-    if metadata.get("version") != str(VERSION):
-        raise BundleError(
-            "is of another format version",
-            file=path,
-            key="version",
-            value=metadata.get("version"),
-            expected=str(VERSION),
-        )
     try:
         bundle = Bundle(
             settings=ModelSettings.model_validate_json(metadata["settings"]),
@@ -101,17 +95,34 @@ def load(path: Path) -> Bundle:
             fingerprints=frozenset(json.loads(metadata["fingerprints"])),
             versions=json.loads(metadata["versions"]),
         )
-    except (KeyError, ValueError, ValidationError) as error:
-        raise BundleError(f"is damaged ({error})", file=path, expected="a whole bundle") from error
-    if bundle.hash != metadata.get("hash"):
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BundleError(f"is damaged ({reason})", file=path, expected="a whole bundle") from error
+    told = metadata.pop("hash", None)
+    found = _digest(metadata, tensors)
+    if told != found:
         raise BundleError(
             "has been changed since it was made: its content does not match its hash",
             file=path,
             key="hash",
-            value=str(metadata.get("hash"))[:12],
-            expected=bundle.hash[:12],
+            value=str(told)[:12],
+            expected=found[:12],
         )
+    object.__setattr__(bundle, "hash", found)
     return bundle
+
+
+def _require_ours(path: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise BundleError("is not a Clearline bundle", file=path, expected=f"format {FORMAT}")
+    if metadata.get("version") != str(VERSION):
+        raise BundleError(
+            "is of another format version",
+            file=path,
+            key="version",
+            value=metadata.get("version"),
+            expected=str(VERSION),
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
@@ -119,9 +130,11 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
         raise BundleError("does not exist", file=path, expected="a bundle made by clearline train")
     try:
         with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            _require_ours(path, metadata)
             names = file.keys()
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
         raise BundleError(
             f"is truncated or no bundle at all ({error})", file=path, expected="a whole bundle"
         ) from error

@@ -75,7 +75,7 @@ class Calibration(Settings):
 def load(path: Path) -> Calibration:
     """Raises CalibrationError, naming the file and the key."""
     try:
-        return Calibration.model_validate_json(path.read_bytes())
+        return Calibration.model_validate_json(path.read_bytes(), strict=True)
     except OSError as error:
         raise CalibrationError(
             f"cannot be read: {error.strerror}",
@@ -84,10 +84,12 @@ def load(path: Path) -> Calibration:
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
+        named = first["loc"] and isinstance(first["input"], str | int | float)
         raise CalibrationError(
             f"is not valid: {first['msg']}",
             file=path,
             key=".".join(str(part) for part in first["loc"]) or None,
+            value=first["input"] if named else None,
             expected="a file made by clearline calibrate",
         ) from error
 

@@ -27,11 +27,12 @@ class Memory(nn.Module):
 
     def forward(self, z: Tensor) -> Recall:
         """(B, C) -> z_hat (B, C) and weights (B, N)."""
-        # float32 whatever z is: eq. 3 divides by differences of the order of 1/N.
-        items = self.items.float()
-        similarity = F.normalize(z.float(), dim=1) @ F.normalize(items, dim=1).T
-        weights = shrink(torch.softmax(self.temperature * similarity, dim=1))
-        return Recall((weights @ items).to(z.dtype), weights)
+        # float32 whatever z and autocast are: eq. 3 divides by differences of the order of 1/N.
+        with torch.autocast(z.device.type, enabled=False):
+            items = self.items.float()
+            similarity = F.normalize(z.float(), dim=1) @ F.normalize(items, dim=1).T
+            weights = shrink(torch.softmax(self.temperature * similarity, dim=1))
+            return Recall((weights @ items).to(z.dtype), weights)
 
 
 def shrink(w: Tensor) -> Tensor:

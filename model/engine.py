@@ -1,5 +1,6 @@
 """A bundle at work on a device: frames in, defect maps and picture quality out."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,8 @@ class Engine:
     def _check_golden(self) -> None:
         expected = self.bundle.golden_scores
         got = np.array([s.score for s in self.score(list(self.bundle.golden_pixels))])
-        off = float(np.abs(got - expected).max() / expected.max())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = float(np.abs(got - expected).max() / expected.max())
         if not off <= TOLERANCE[self.dtype]:
             raise EngineError(
                 f"does not reproduce the bundle's golden scores (off by {off:.2%} of the largest)",
@@ -81,6 +83,12 @@ class Engine:
 def restore(settings: ModelSettings, weights: Any) -> CmaAe:
     """A model in evaluation mode from a bundle's arrays."""
     model = CmaAe(settings)
+    for name, weight in weights.items():
+        # A single infinite weight can still give a finite score, through a gate or a batch-norm.
+        if not np.isfinite(weight).all():
+            raise BundleError(
+                "holds values that are no numbers", key=name, expected="finite weights"
+            )
     try:
         model.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in weights.items()})
     except RuntimeError as error:
@@ -90,11 +98,18 @@ def restore(settings: ModelSettings, weights: Any) -> CmaAe:
 
 
 def find_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda[:N]" -> a device that is there. Raises EngineError."""
+    """`name` is "auto", "cpu" or "cuda[:N]". Raises EngineError where there is no such device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise EngineError(
+            "is not there (no kind that we run on)",
+            key="device",
+            value=name,
+            expected="auto, cpu or cuda:N",
+        )
+    device = torch.device(name)
     try:
-        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

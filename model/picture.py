@@ -34,7 +34,7 @@ def heat(defect_map: NDArray[np.float32], threshold: float) -> Bytes:
     scaled: NDArray[np.float32] = np.nan_to_num(
         largest * (HEAT_AT_THRESHOLD / max(threshold, 1e-30)), nan=255.0
     )
-    clipped: Bytes = np.clip(scaled, 0, 255).astype(np.uint8)
+    clipped: Bytes = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
     return clipped
 
 

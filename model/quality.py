@@ -23,7 +23,9 @@ def measure(pixels: Tensor, white: int) -> list[Quality]:
     """Pixel values (B, C, H, W) -> one per picture."""
     image = pixels.float() / white
     gray = image.mean(dim=1, keepdim=True)
-    laplacian = F.conv2d(gray, _LAPLACIAN.to(gray))
+    # In bfloat16 its own rounding would make a blurred picture look sharp.
+    with torch.autocast(pixels.device.type, enabled=False):
+        laplacian = F.conv2d(gray, _LAPLACIAN.to(gray))
     measures = torch.stack(
         (
             gray.mean(dim=(1, 2, 3)),

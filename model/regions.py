@@ -21,7 +21,8 @@ class Region:
 
 def find(defect_map: NDArray[np.float32], threshold: float, most: int = 16) -> tuple[Region, ...]:
     """(H, W) -> the regions, strongest first, at most `most` (an event's limit)."""
-    over = (defect_map > threshold).astype(np.uint8)
+    # In float64, as the judgement compares: a defect always has a region.
+    over = (defect_map > np.float64(threshold)).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
     regions = []
     for label in range(1, count):

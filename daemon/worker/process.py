@@ -31,7 +31,7 @@ from model.calibration import Calibration
 from model.engine import Engine
 from model.engine import Scored as Map
 from model.errors import FrameShapeError
-from model.judgement import judge
+from model.judgement import Judgement, judge
 from model.picture import heat
 from model.quality import accepts
 from model.regions import find
@@ -86,12 +86,12 @@ def _answer(ring: Ring, recipe: Recipe, request: Score) -> FromWorker:
 
 def _result(ring: Ring, recipe: Recipe, request: Score, index: int, scored: Map) -> Result:
     threshold, frame = recipe.calibration.threshold, request.frames[index]
-    regions = find(scored.defect_map, threshold)
-    if regions:
-        shown = ring.heat(frame.heat, frame.format.height, frame.format.width)
-        shown[:] = heat(scored.defect_map, threshold)
     sound = accepts(recipe.calibration.quality, scored.quality)
     judgement = judge(scored.score, threshold, sound=sound)
+    regions = find(scored.defect_map, threshold)
+    if judgement is Judgement.DEFECT:
+        shown = ring.heat(frame.heat, frame.format.height, frame.format.width)
+        shown[:] = heat(scored.defect_map, threshold)
     return Result(scored.score, threshold, judgement, regions)
 
 

@@ -26,7 +26,11 @@ def _log_as_it_comes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def exposure() -> Callable[..., Exposure]:
     def make(
-        sequence: int = 0, camera: str = "left", epoch: int = 1, within_s: float = 60.0, part: int = 0
+        sequence: int = 0,
+        camera: str = "left",
+        epoch: int = 1,
+        within_s: float = 60.0,
+        part: int = 0,
     ) -> Exposure:
         now_ns = time.monotonic_ns()
         deadline_ns = now_ns + int(within_s * 1e9)
@@ -38,9 +42,7 @@ def exposure() -> Callable[..., Exposure]:
 
 @pytest.fixture(scope="session")
 def frame(exposure: Callable[..., Exposure]) -> Callable[..., Frame]:
-    def make(
-        sequence: int = 0, slot: int = 0, shape: FrameFormat = GRAY, **more: object
-    ) -> Frame:
+    def make(sequence: int = 0, slot: int = 0, shape: FrameFormat = GRAY, **more: object) -> Frame:
         return Frame(exposure(sequence, **more), shape, slot)
 
     return make
@@ -73,7 +75,7 @@ def until() -> Callable[..., object]:
 
     async def wait(true: Callable[[], bool], seconds: float = 20.0) -> None:
         async with asyncio.timeout(seconds):
-            while not true():
+            while not true():  # noqa: ASYNC110 - the one place that looks again and again
                 await asyncio.sleep(0.002)
 
     return wait
@@ -81,7 +83,9 @@ def until() -> Callable[..., object]:
 
 @pytest.fixture(scope="module")
 def module_files(
-    tiny_bundle: object, calibration_for: Callable[..., object], tmp_path_factory: pytest.TempPathFactory
+    tiny_bundle: object,
+    calibration_for: Callable[..., object],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """`tiny_files`, made once for all tests of a file."""
     from model.calibration import beside

@@ -1,4 +1,4 @@
-"""The configuration: what is wrong in it is one line with file, key, value and what was expected."""
+"""The configuration: what is wrong in it is one line with file, key and value."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +74,8 @@ def test_paths_are_relative_to_the_file(written: Written, tmp_path: Path) -> Non
         (GOOD.replace('"simulated:woven"', "7"), ["cameras.left.url = 7 ", "valid string"]),
         (GOOD.replace("url", "deadline_ms = 0\nurl"),
          ["cameras.left.deadline_ms = 0", "greater than 0"]),
-        (GOOD.replace("url", "deadline_ms = inf\nurl"), ["cameras.left.deadline_ms = inf", "finite"]),
+        (GOOD.replace("url", "deadline_ms = inf\nurl"),
+         ["cameras.left.deadline_ms = inf", "finite"]),
         (GOOD.replace("url", "max_frame_bytes = 1\nurl"),
          ["cameras.left.max_frame_bytes = 1 ", "greater than or equal to 4096"]),
         (GOOD + "[worker]\nbatch_frames = 65\n", ["worker.batch_frames = 65 ", "equal to 64"]),
@@ -84,7 +85,8 @@ def test_paths_are_relative_to_the_file(written: Written, tmp_path: Path) -> Non
         (GOOD.replace("mill", "my mill"), ["site = 'my mill' ", "pattern"]),
         (GOOD.replace("url", 'recipe = "gold"\nurl'),
          ["cameras.left.recipe = 'gold' ", "none of default"]),
-        (GOOD.replace("[cameras.left]\nurl", "[other]\nurl"), ["other is no key that is known here"]),
+        (GOOD.replace("[cameras.left]\nurl", "[other]\nurl"),
+         ["other is no key that is known here"]),
         (GOOD.replace("[cameras.left]\n", "[cameras]\n"), ["cameras.url"]),
         (GOOD.replace('[cameras.left]\nurl = "simulated:woven"', "[cameras]"),
          ["cameras = {} ", "at least 1"]),

@@ -122,7 +122,8 @@ def tell(folder: Path, bundle: Path) -> Story:
     os.kill(worker, signal.SIGSTOP)  # so that frames are in flight, and stay it
     wait_for(lambda: counts(folder, "left").in_flight >= 5)
     first.kill()
-    first.communicate()
+    first.wait()
+    first.stderr.close()  # type: ignore[union-attr]
     os.kill(worker, signal.SIGCONT)
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not Path(f"/proc/{worker}").exists())
@@ -142,13 +143,15 @@ def tell(folder: Path, bundle: Path) -> Story:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def story(module_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Future[Story]"]:
+def story(
+    module_files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["Future[Story]"]:
     future: Future[Story] = Future()
 
     def work() -> None:
         try:
             future.set_result(tell(tmp_path_factory.mktemp("killed"), module_files))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to whoever asks
             future.set_exception(error)
 
     thread = threading.Thread(target=work)
@@ -194,9 +197,7 @@ async def test_a_killed_worker_costs_frames_but_neither_the_line_nor_the_balance
     first = service.parts.score.worker
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)
-    await until(
-        lambda: any(v.reason is Reason.WORKER_RESTART for v in gate.of("live")), PATIENCE
-    )
+    await until(lambda: any(v.reason is Reason.WORKER_RESTART for v in gate.of("live")), PATIENCE)
     seen = gate.oks("live")
     await until(lambda: gate.oks("live") > seen or serving.done(), PATIENCE)
     assert not serving.done()

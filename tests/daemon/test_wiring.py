@@ -13,7 +13,7 @@ from daemon import wiring
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, StateError
 from daemon.wiring import Room
-from model.errors import CalibrationError
+from model.errors import BundleError, CalibrationError
 
 Configured = Callable[..., Configuration]
 
@@ -62,17 +62,17 @@ async def test_a_mistake_in_a_cameras_url_is_one_of_the_configuration(
     assert url in said or "kind = " in said or "width = " in said
 
 
-async def test_a_missing_bundle_is_named_with_its_key(
-    configured: Configured, tmp_path: Path
-) -> None:
+async def test_a_missing_bundle_is_named(configured: Configured, tmp_path: Path) -> None:
     missing = tmp_path / "none.safetensors"
-    said = await refusal(configured(bundle=missing), ConfigurationError)
-    assert f"recipes.default.bundle = '{missing}' does not exist; expected a bundle" in said
+    said = await refusal(configured(bundle=missing), BundleError)
+    assert f"{missing}: does not exist; expected a bundle made by clearline train" in said
 
 
-async def test_a_missing_calibration_is_named(configured: Configured, tmp_path: Path) -> None:
+async def test_a_missing_calibration_is_named(
+    configured: Configured, tiny_files: Path, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone.safetensors"
-    alone.touch()
+    alone.write_bytes(tiny_files.read_bytes())  # noqa: ASYNC240
     said = await refusal(configured(bundle=alone), CalibrationError)
     assert "alone.calibration.json: cannot be read" in said
 
@@ -109,7 +109,9 @@ async def test_a_ring_that_the_kernel_refuses_is_refused(
 
     monkeypatch.setattr(wiring.Ring, "create", full)
     said = await refusal(configured(), ConfigurationError)
-    assert "max_frame_bytes = '36 MiB' is more than this machine can reserve: Cannot allocate" in said
+    assert (
+        "max_frame_bytes = '36 MiB' is more than this machine can reserve: Cannot allocate" in said
+    )
 
 
 def test_a_camera_gets_slots_for_its_deadline_and_three_more(configured: Configured) -> None:

@@ -216,7 +216,7 @@ def test_who_reads_while_it_is_saved_reads_a_whole_file(tmp_path: Path) -> None:
     process = _start(SAVES_FOR_EVER, path, SIZE)
     assert process.stdout is not None
     assert process.stdout.read(2)
-    versions = set()
+    versions: set[int] = set()
     while not path.exists():
         assert process.poll() is None
     while len(versions) < 8:

@@ -76,11 +76,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _rewrite(path: Path, tensors: dict[str, np.ndarray] | None = None, **metadata: str) -> None:
-    """The same file with other metadata or more tensors, and the hash that it had."""
-    old_metadata, old_tensors = _read(path)
-    content = safetensors.numpy.save(old_tensors | (tensors or {}), old_metadata | metadata)
-    path.write_bytes(content)
+def _rewrite(path: Path, **changed: str) -> None:
+    """The same file with other metadata, and the hash that it had."""
+    metadata, tensors = _read(path)
+    path.write_bytes(safetensors.numpy.save(tensors, metadata | changed))
 
 
 # As it was saved
@@ -131,7 +130,7 @@ def test_the_hash_changes_with_everything() -> None:
         "fingerprints": frozenset({"ab12"}),
         "versions": {"torch": "3"},
     }
-    assert changes.keys() == {field.name for field in fields(Bundle)}
+    assert changes.keys() == {field.name for field in fields(Bundle) if field.init}
     hashes = {replace(made, **{name: value}).hash for name, value in changes.items()}
     assert len(hashes | {made.hash}) == len(changes) + 1
 
@@ -156,12 +155,11 @@ def test_a_bundle_with_any_single_bit_flipped_is_refused(saved: Path) -> None:
             _refusal(saved)
 
 
-@pytest.mark.parametrize("mask", [0xFF, 0x0F, 0x7F])
-def test_a_bundle_with_any_byte_changed_is_refused(saved: Path, mask: int) -> None:
+def test_a_bundle_with_any_byte_inverted_is_refused(saved: Path) -> None:
     content = saved.read_bytes()
     for offset in range(len(content)):
         broken = bytearray(content)
-        broken[offset] ^= mask
+        broken[offset] ^= 0xFF
         saved.write_bytes(broken)
         _refusal(saved)
 
@@ -243,7 +241,9 @@ def _with_more_metadata(path: Path) -> None:
 
 
 def _with_another_tensor(path: Path) -> None:
-    _rewrite(path, tensors={"extra": np.zeros(3, np.float32)})
+    metadata, tensors = _read(path)
+    tensors["extra"] = np.zeros(3, np.float32)
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,6 @@ def test_auto_takes_the_gpu(bundle: Bundle) -> None:
     assert Engine(bundle).device.type == "cuda"
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_gpu_that_is_not_there_is_refused(bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="'cuda:99' is not there"):
-        Engine.__init__(Engine.__new__(Engine), bundle=None, device="cuda:99")  # type: ignore[arg-type]
+        Engine(bundle, "cuda:99")

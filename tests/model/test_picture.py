@@ -51,7 +51,9 @@ def test_over_a_threshold_of_zero_everything_is_hot() -> None:
     assert heat(defect_map, 0.0).tolist() == [[255, 0]]
 
 
-def _picture(height: int, width: int, channels: int, dtype: type[np.generic]) -> np.ndarray:
+def _picture(
+    height: int, width: int, channels: int, dtype: type[np.unsignedinteger[Any]]
+) -> np.ndarray:
     """Up to 4000 where the type allows: what a 12-bit camera gives."""
     most = min(int(np.iinfo(dtype).max), 4000)
     random = np.random.default_rng(height)
@@ -64,7 +66,7 @@ def _picture(height: int, width: int, channels: int, dtype: type[np.generic]) ->
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), FIT)
 def test_three_pictures_stand_beside_each_other_or_under_each_other_for_a_strip(
-    height: int, width: int, channels: int, dtype: type[np.generic]
+    height: int, width: int, channels: int, dtype: type[np.unsignedinteger[Any]]
 ) -> None:
     pixels = _picture(height, width, channels, dtype)
     before = pixels.copy()

@@ -63,6 +63,13 @@ def test_diagonal_neighbours_are_one_region() -> None:
     assert found == (Region(x=0, y=0, width=5, height=5, area=5, score=1.0),)
 
 
+def test_a_region_within_the_box_of_another_keeps_its_own_score() -> None:
+    defect_map = np.ones((7, 7), np.float32)
+    defect_map[1:6, 1:6] = 0
+    defect_map[3, 3] = 2
+    assert find(defect_map, 0.5) == (Region(3, 3, 1, 1, 1, 2.0), Region(0, 0, 7, 7, 24, 1.0))
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
 def test_nothing_over_the_threshold_is_no_region(value: float) -> None:
     assert find(np.full((8, 8), value, np.float32), 1.0) == ()

@@ -32,4 +32,4 @@ def test_what_no_model_can_be_made_of_is_refused(given: dict[str, Any]) -> None:
 
 def test_settings_cannot_change_under_a_model() -> None:
     with pytest.raises(ValidationError):
-        ModelSettings().stride = 32  # type: ignore[misc]
+        ModelSettings().stride = 32

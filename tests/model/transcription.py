@@ -68,7 +68,7 @@ def repair(z: Array, z_hat: Array, gates: Numbers, sigma: Callable[[Array], Arra
     f = sigma(gates["forget.weight"] @ both + gates["forget.bias"])
     i = sigma(gates["input.weight"] @ both + gates["input.bias"])
     c = np.tanh(gates["candidate.weight"] @ both + gates["candidate.bias"])
-    return f * z + i * c
+    return np.asarray(f * z + i * c)
 
 
 # Section 3.3: Table I
@@ -110,7 +110,7 @@ def batch_norm(x: Array, numbers: Numbers, layer: str) -> Array:
 
 
 def leaky(x: Array) -> Array:
-    return np.where(x > 0, x, 0.2 * x)
+    return np.asarray(np.where(x > 0, x, 0.2 * x))
 
 
 def features(image: Array, encoder: Numbers, outer: bool = False) -> tuple[Array, Array, Array]:

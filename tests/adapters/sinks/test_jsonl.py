@@ -109,7 +109,9 @@ def test_a_disk_that_was_full_before_takes_events_again_once_there_is_room(
     path, ballast = small_disk / "events", small_disk / "ballast"
     ballast.touch()
     path.touch()
-    subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=4k"], capture_output=True)
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={ballast}", "bs=4k"], capture_output=True, check=False
+    )
     with opened(path) as sink:
         with pytest.raises(SinkError):
             asyncio.run(send(sink, event(0)))

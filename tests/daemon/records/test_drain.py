@@ -104,7 +104,7 @@ async def test_what_the_far_end_refuses_is_sent_again_and_nothing_is_lost_or_dou
 
 
 async def test_doubles_come_only_of_a_failure_after_the_far_end_took_them(
-    outbox: Outbox, event: MakeEvent
+    outbox: Outbox, event: MakeEvent, until: Until
 ) -> None:
     sink = ScriptedSink()
     for k in range(5):
@@ -113,9 +113,7 @@ async def test_doubles_come_only_of_a_failure_after_the_far_end_took_them(
     sink.forget = 1
     drain = Drain(outbox, sink)
     task = asyncio.create_task(drain.run())
-    async with asyncio.timeout(10):
-        while sink.calls < 2:
-            await asyncio.sleep(0.002)
+    await until(lambda: sink.calls >= 2)
     await ended(drain, task)
     assert sink.got == [*range(5), *range(5)]
 

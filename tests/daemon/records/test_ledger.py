@@ -168,7 +168,8 @@ def test_another_process_reads_what_this_one_writes(tmp_path: Path) -> None:
     account.decide(frame("left", 0), Outcome.DEFECT, None)
     code = (
         "from pathlib import Path\nfrom daemon.records.ledger import Ledger\n"
-        f"for a in Ledger(Path({str(tmp_path / 'ledger')!r})).accounts(): print(a.camera, a.counts())"
+        f"for account in Ledger(Path({str(tmp_path / 'ledger')!r})).accounts():\n"
+        "    print(account.camera, account.counts())"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == f"left {account.counts()}\n"
@@ -187,7 +188,7 @@ def test_a_reader_sees_it_balanced_while_a_thread_receives(tmp_path: Path) -> No
     thread = threading.Thread(target=work)
     thread.start()
     while not over.is_set():
-        assert 0 <= account.counts().in_flight
+        assert account.counts().in_flight >= 0
     thread.join()
     assert account.counts().ok == 4000
 
@@ -197,7 +198,9 @@ def test_no_epoch_repeats_over_threads_and_reopenings(tmp_path: Path) -> None:
     for _ in range(3):
         ledger = Ledger(tmp_path / "ledger")
         threads = [
-            threading.Thread(target=lambda one=ledger: given.extend(one.next_epoch() for _ in range(30)))
+            threading.Thread(
+                target=lambda one=ledger: given.extend(one.next_epoch() for _ in range(30))
+            )
             for _ in range(3)
         ]
         for thread in threads:

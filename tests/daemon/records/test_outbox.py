@@ -122,6 +122,18 @@ def test_committed_events_outlive_kill_9(tmp_path: Path) -> None:
     assert len(kept) > seen
 
 
+def test_a_commit_is_on_the_disk_and_not_only_with_the_kernel(tmp_path: Path) -> None:
+    """A power cut cannot be tested here; that SQLite was asked for it can."""
+    with opened(tmp_path / "outbox") as (outbox, _):
+        asked = outbox._ask(
+            lambda: [
+                outbox._db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous")
+            ]
+        )
+        assert asked.result(20) == ["wal", 2]
+
+
 def test_close_commits_what_was_put(tmp_path: Path, event: MakeEvent) -> None:
     with opened(tmp_path / "outbox") as (outbox, _):
         for k in range(500):
@@ -241,7 +253,9 @@ def test_an_event_that_cannot_be_written_down_costs_no_other(
     threads_fault, before = [], threading.excepthook
     threading.excepthook = threads_fault.append
     try:
-        outbox.put(Event("1", "clearline.line.v1", "", "", "", 1, {"problem": os.fsdecode(b"\xff")}))
+        outbox.put(
+            Event("1", "clearline.line.v1", "", "", "", 1, {"problem": os.fsdecode(b"\xff")})
+        )
         outbox.put(event(1))
         assert outbox.depth().result(2) >= 1
     finally:

@@ -76,9 +76,7 @@ class Line:
         self.made: list[Scripted] = []
         self.scripts: list[Script] = []
         camera = Camera("line", "left", 50_000_000, self.make)
-        self.ingest = Ingest(
-            camera, self.ring, self.quota, self.ledger, self.account, self.desk
-        )
+        self.ingest = Ingest(camera, self.ring, self.quota, self.ledger, self.account, self.desk)
 
     def make(self) -> Scripted:
         self.made.append(Scripted(self.scripts.pop(0)))
@@ -161,7 +159,10 @@ async def test_an_exposure_is_counted_before_it_is_handed_on(line: Line) -> None
 
     def script(intake: Intake, _: threading.Event) -> None:
         call = line.ingest._on_loop
-        line.ingest._on_loop = lambda *said: (counted.append(line.account.counts().received), call(*said))  # type: ignore[method-assign,assignment,return-value]  # noqa: E501
+        line.ingest._on_loop = lambda *said: (
+            counted.append(line.account.counts().received),
+            call(*said),
+        )  # type: ignore[method-assign,assignment,return-value]
         show(intake, 0)
         intake.unseen(Shot(1, 0), Reason.CORRUPT)
         line.ingest._on_loop = call  # type: ignore[method-assign]
@@ -217,12 +218,10 @@ async def test_what_nobody_foresaw_is_contained_as_any_other_failure(line: Line)
     assert "ZeroDivisionError" in str(line.desk.told[2][2])
 
 
-async def test_a_camera_that_cannot_even_be_made_is_contained(line: Line) -> None:
+async def test_a_camera_that_cannot_even_be_made_is_contained(line: Line, until: Until) -> None:
     # The first connection finds no script: IndexError.
     line.ingest.start()
-    async with asyncio.timeout(10):
-        while "down" not in line.desk.kinds():
-            await asyncio.sleep(0.001)
+    await until(lambda: "down" in line.desk.kinds())
     line.scripts.append(shows(0))
     await line.ingest.done.wait()
     assert line.desk.kinds()[-2:] == ["up", "frame"]
@@ -252,7 +251,7 @@ async def test_a_live_camera_gets_no_slot_while_all_are_held(line: Line) -> None
     assert line.quota.held == SLOTS
 
 
-async def test_stop_ends_a_camera_that_waits_for_a_slot(line: Line) -> None:
+async def test_stop_ends_a_camera_that_waits_for_a_slot(line: Line, until: Until) -> None:
     lent: list[object] = []
     waiting = threading.Event()
     line.desk.frame = lambda frame: None  # type: ignore[method-assign]
@@ -264,8 +263,7 @@ async def test_stop_ends_a_camera_that_waits_for_a_slot(line: Line) -> None:
 
     line.scripts.append(script)
     line.ingest.start()
-    while not waiting.is_set():
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(waiting.is_set()))
     line.ingest.stop()
     async with asyncio.timeout(5):
         await line.ingest.done.wait()
@@ -274,12 +272,11 @@ async def test_stop_ends_a_camera_that_waits_for_a_slot(line: Line) -> None:
 
 
 async def test_stop_ends_a_camera_that_waits_for_its_next_exposure_and_makes_no_other(
-    line: Line,
+    line: Line, until: Until
 ) -> None:
     line.scripts.append(lambda intake, stopped: (show(intake, 0), stopped.wait(10)))  # type: ignore[arg-type,return-value]
     line.ingest.start()
-    while not line.desk.frames:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(line.desk.frames))
     line.ingest.stop()
     async with asyncio.timeout(5):
         await line.ingest.done.wait()
@@ -287,12 +284,13 @@ async def test_stop_ends_a_camera_that_waits_for_its_next_exposure_and_makes_no_
     assert len(line.made) == 1
 
 
-async def test_stop_during_a_pause_ends_it(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_during_a_pause_ends_it(
+    line: Line, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
     monkeypatch.setattr("daemon.stations.ingest.Backoff", lambda: Backoff(60.0, 60.0))
     line.scripts.append(breaks(error=SourceError("is not there")))
     line.ingest.start()
-    while "down" not in line.desk.kinds():
-        await asyncio.sleep(0.001)
+    await until(lambda: "down" in line.desk.kinds())
     line.ingest.stop()
     async with asyncio.timeout(5):
         await line.ingest.done.wait()

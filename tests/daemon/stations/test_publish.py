@@ -61,7 +61,14 @@ class Plant:
 
     def runs(self) -> list[tuple[str, str, int, int, int, int]]:
         return [
-            (d["camera"], d["reason"], d["epoch"], d["first_sequence"], d["last_sequence"], d["count"])
+            (
+                d["camera"],
+                d["reason"],
+                d["epoch"],
+                d["first_sequence"],
+                d["last_sequence"],
+                d["count"],
+            )
             for d in (event.data for event in self.events)
             if d.get("kind") == "uninspected"
         ]
@@ -211,6 +218,12 @@ def test_line_events_carry_their_numbers() -> None:
     counts = {"left": Counts(10, 6, 1, {Reason.LATE: 2}, 1)}
     assert events.summary(counts) == {
         "cameras": {
-            "left": {"received": 10, "ok": 6, "defect": 1, "uninspected": {"late": 2}, "in_flight": 1}
+            "left": {
+                "received": 10,
+                "ok": 6,
+                "defect": 1,
+                "uninspected": {"late": 2},
+                "in_flight": 1,
+            }
         }
     }

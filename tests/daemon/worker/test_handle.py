@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ async def workers(
     strict, torn = (module_files.with_name(f"{n}.safetensors") for n in ("strict", "torn"))
     tiny_bundle.save(strict)
     calibration_for(tiny_bundle, threshold=0.0).save(beside(strict))
-    torn.write_bytes(module_files.read_bytes()[:-100])
+    torn.write_bytes(module_files.read_bytes()[:-100])  # noqa: ASYNC240
     beside(torn).write_bytes(beside(module_files).read_bytes())
     paths = (module_files, strict, torn)
     started = await asyncio.gather(
@@ -123,9 +124,7 @@ async def test_it_scores_as_the_engine_in_this_process(
     assert all(r.judgement is Judgement.OK and r.regions == () for r in answer.results)
 
 
-async def test_a_defects_heat_map_stands_in_its_slot(
-    workers: Started, ring: Ring
-) -> None:
+async def test_a_defects_heat_map_stands_in_its_slot(workers: Started, ring: Ring) -> None:
     write(ring, FORMAT, 2)
     heats = [ring.heat(slot.heat, FORMAT.height, FORMAT.width) for slot in ring.slots[:3]]
     for heat in heats:
@@ -158,7 +157,7 @@ async def test_a_signal_to_all_of_the_service_leaves_the_worker_to_the_daemon(
     workers: Started, number: int
 ) -> None:
     """Ctrl-C goes to the whole group; systemd (KillMode=control-group) sends SIGTERM to all."""
-    status = Path(f"/proc/{workers.plain.pid}/status").read_text().splitlines()
+    status = Path(f"/proc/{workers.plain.pid}/status").read_text().splitlines()  # noqa: ASYNC240
     masks = (int(line.split()[1], 16) for line in status if line.startswith(("SigIgn", "SigCgt")))
     assert any(mask >> (number - 1) & 1 for mask in masks)
 
@@ -173,7 +172,7 @@ async def test_after_kill_9_serving_returns_and_the_process_was_waited_for(
     async with asyncio.timeout(5):
         await serving
     assert heard == []
-    assert not Path(f"/proc/{worker.pid}").exists()
+    assert not Path(f"/proc/{worker.pid}").exists()  # noqa: ASYNC240
     with pytest.raises(OSError, match="Bad file descriptor"):
         worker.send(Score(1, "default", ()))
 
@@ -188,14 +187,15 @@ async def test_a_bad_bundle_is_a_worker_error_with_the_bundles_own_words(
 
 
 async def test_a_cancelled_start_leaves_no_process_behind(
-    ring: Ring, module_files: Path, monkeypatch: pytest.MonkeyPatch
+    ring: Ring,
+    module_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Any],
 ) -> None:
     monkeypatch.setattr("daemon.worker.handle.END_SECONDS", 0.05)
     before = children()
     starting = asyncio.create_task(WorkerHandle.start(ring, load(module_files)))
-    async with asyncio.timeout(10):
-        while not children() - before:
-            await asyncio.sleep(0.002)
+    await until(lambda: bool(children() - before))
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

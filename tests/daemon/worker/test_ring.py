@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -91,7 +90,11 @@ def test_another_process_sees_what_was_written_and_is_seen() -> None:
             "print(int(pixels.astype('int64').sum()))\n"
         )
         ran = subprocess.run(
-            [sys.executable, "-c", code], pass_fds=(ring.fd,), capture_output=True, text=True
+            [sys.executable, "-c", code],
+            pass_fds=(ring.fd,),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr
         assert int(ran.stdout) == int(sent.astype("int64").sum())
@@ -109,7 +112,7 @@ def test_memory_that_is_not_there_is_an_error_and_leaves_no_descriptor() -> None
         "try:\n    Ring.create([1 << 22])\nexcept OSError as error:\n    print(error.strerror)\n"
         "assert os.listdir('/proc/self/fd') == before\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, "File too large\n"), ran.stderr
 
 
@@ -165,7 +168,7 @@ TestQuota = Quotas.TestCase
 
 
 def waiting_taker(quota: Quota) -> tuple[threading.Thread, list[int | None]]:
-    """A thread that waits for a slot: told of by the quota's own lock, which only a waiter opens."""
+    """A thread that waits for a slot: seen in its lock's list of waiters."""
     took: list[int | None] = []
     thread = threading.Thread(target=lambda: took.append(quota.take(wait=True)), daemon=True)
     thread.start()
