@@ -60,10 +60,12 @@ def write_image(path: Path, pixels: Pixels) -> None:
     stored = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoded, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
-        if not encoded:
-            raise ImageFileError("cannot be encoded", file=path, expected="a .png or .jpg name")
+        _, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
         path.write_bytes(content.tobytes())
+    except cv2.error as error:
+        raise ImageFileError(
+            "cannot be encoded", file=path, expected="a name ending in .png or .jpg"
+        ) from error
     except OSError as error:
         raise ImageFileError(
             f"cannot be written: {error.strerror}", file=path, expected="a writable folder"

@@ -22,6 +22,7 @@ class CameraUrl:
             options = parse_qsl(
                 parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)
             )
+            _require_plain(text, options)
         except ValueError as error:
             raise SourceUrlError(
                 f"cannot be parsed ({error})", key="url", value=text,
@@ -61,7 +62,7 @@ class CameraUrl:
         text = self.options.get(name)
         if text is None:
             return default
-        if not text.isdecimal():
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
             raise self._wrong(name, "a whole number from 0")
         return int(text)
 
@@ -78,3 +79,11 @@ class CameraUrl:
         return SourceUrlError(
             f"is wrong (in {self.text})", key=name, value=value, expected=expected
         )
+
+
+def _require_plain(text: str, options: list[tuple[str, str]]) -> None:
+    """What a URL's rules would cut off or overlay without a word."""
+    if "#" in text:
+        raise ValueError("a # in it must be written %23")
+    if len(options) != len(dict(options)):
+        raise ValueError("an option is given twice")

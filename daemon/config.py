@@ -6,19 +6,21 @@ refused, units stand in the names, paths are relative to the file.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from daemon.errors import ConfigurationError
 from model.calibration import beside
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+"""Stands in event ids, topics and file names."""
 
 
 class Section(BaseModel):
@@ -44,7 +46,7 @@ class CameraSettings(Section):
     """From exposure to the verdict; what comes later is `uninspected(late)`."""
     max_fps: float = Field(default=30.0, gt=0, le=10_000)
     """With the deadline, how many slots of the ring the camera gets."""
-    max_frame_bytes: int = Field(default=4 << 20, ge=64 * 64)
+    max_frame_bytes: int = Field(default=4 << 20, ge=64 * 64, le=1 << 30)
     mm_per_px: float | None = Field(default=None, gt=0)
     """The camera's scale; without it events carry pixels only."""
 
@@ -78,16 +80,20 @@ class LogSettings(Section):
 
 class Configuration(BaseSettings):
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="CLEARLINE_", env_nested_delimiter="__"
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        env_prefix="CLEARLINE_",
+        env_nested_delimiter="__",
     )
 
-    site: str = Field(default="site", pattern=NAME)
-    line: str = Field(default="line", pattern=NAME)
+    site: Name = "site"
+    line: Name = "line"
     state_dir: Path = Path("state")
     drain_seconds: float = Field(default=5.0, gt=0)
     """How long a stop waits for frames in flight and events on their way."""
-    cameras: dict[str, CameraSettings] = Field(min_length=1)
-    recipes: dict[str, RecipeSettings] = Field(min_length=1)
+    cameras: dict[Name, CameraSettings] = Field(min_length=1)
+    recipes: dict[Name, RecipeSettings] = Field(min_length=1)
     worker: WorkerSettings = WorkerSettings()
     outbox: OutboxSettings = OutboxSettings()
     events: EventSettings = EventSettings()
@@ -125,10 +131,19 @@ def load(path: Path) -> Configuration:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"is no TOML: {error}", file=path) from error
+    for key in said:
+        if key not in Configuration.model_fields:
+            raise ConfigurationError("is no key that is known here", file=path, key=key)
     try:
         configuration = Configuration(**said)
     except ValidationError as error:
         raise _named(error, path) from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"is wrong in the environment: {error}",
+            file=path,
+            expected="a key of a section",
+        ) from error
     return _relative_to(path.parent, configuration)
 
 

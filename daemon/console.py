@@ -104,7 +104,10 @@ class TrainingBars:
 
     def checked(self, stage: int, step: int, score: float, slots_used: int) -> None:
         said = f"held-out L1 {-score:.4f}" if stage == 1 else f"artificial F1 {score:.3f}"
-        self._bars.note(f"stage {stage}", self._steps, f"{said}, {slots_used} slots in use")
+        said += f", {slots_used} slots in use"
+        self._bars.note(f"stage {stage}", self._steps, said)
+        if not remarks.is_terminal:  # no bar moves there: a line a check
+            self._bars.remark(f"stage {stage}, step {step} of {self._steps}: {said}")
 
     def resumed(self, stage: int, step: int) -> None:
         self._bars.remark(f"going on from the checkpoint: stage {stage}, step {step}")

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import structlog
 
@@ -32,6 +32,8 @@ log = structlog.get_logger()
 class Parts:
     """What a service is made of; `daemon.wiring` puts it together."""
 
+    claim: IO[bytes]
+    """Of the state folder; closed at the very end."""
     line: Line
     run_number: int
     ledger: Ledger
@@ -70,13 +72,10 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         self._spawn("drainer", self.parts.drainer.run())
-        for account in self.parts.ledger.accounts():
-            gap = account.close_gap()
-            if gap is not None:
-                log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
-                self._tell("unrecorded", events.unrecorded(gap))
+        await self._announce_gaps()
         log.info("waiting for the worker")  # it loads torch and the bundles: some seconds
-        await self.parts.score.start()
+        if not await self._unless_stopped(self.parts.score.start()):
+            return
         self._started = True
         self._tell("started", {"cameras": [i.camera.name for i in self.parts.ingests]})
         log.info("started", line=self.parts.line.name, cameras=len(self.parts.ingests))
@@ -97,6 +96,8 @@ class Service:
 
     async def drain(self) -> None:
         """No more exposures; what is in flight gets its verdict, by `shutdown` where it must."""
+        if not self._started:
+            return
         for ingest in self.parts.ingests:
             ingest.stop()
         with contextlib.suppress(TimeoutError):
@@ -108,31 +109,57 @@ class Service:
     async def stop(self) -> None:
         """Everything ends in the order in which data flows. Raises what made a part fail."""
         parts = self.parts
-        parts.publish.end_runs()
-        drainer = self._tasks.pop("drainer", None)
-        for task in self._tasks.values():
-            task.cancel()
-        ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if self._started:
-            self._tell("stopped", self._counts())
-        parts.drainer.finish()
-        if drainer is not None:
-            await asyncio.wait({drainer}, timeout=parts.drain_seconds)
-            drainer.cancel()
-            ended += await asyncio.gather(drainer, return_exceptions=True)
-        left = await asyncio.wrap_future(parts.outbox.depth())
-        log.info("stopped", events_left=left)
-        await parts.sink.close()
-        if parts.evidence is not None:
-            parts.evidence.close()
-        parts.outbox.close()
-        parts.ring.close()
+        async with contextlib.AsyncExitStack() as closing:  # from the last line up, whatever fails
+            closing.callback(parts.claim.close)
+            closing.callback(parts.ring.close)
+            closing.callback(parts.outbox.close)
+            closing.push_async_callback(parts.sink.close)
+            if parts.evidence is not None:
+                closing.callback(parts.evidence.close)
+            for ingest in parts.ingests:
+                ingest.stop()
+            parts.publish.end_runs()
+            drainer = self._tasks.pop("drainer", None)
+            for task in self._tasks.values():
+                task.cancel()
+            ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            if self._started:
+                self._tell("stopped", self._counts())
+            if drainer is not None:
+                parts.drainer.finish()
+                await asyncio.wait({drainer}, timeout=parts.drain_seconds)
+                drainer.cancel()
+                ended += await asyncio.gather(drainer, return_exceptions=True)
+            left = await asyncio.wrap_future(parts.outbox.depth())
+            log.info("stopped", events_left=left)
         for result in ended:
             if isinstance(result, Exception):
                 raise result
 
     def request_stop(self) -> None:
         self._stopping.set()
+
+    async def _announce_gaps(self) -> None:
+        """First the event, durable, then the ledger: a kill in between says it twice, not never."""
+        gaps = {a: gap for a in self.parts.ledger.accounts() if (gap := a.gap()) is not None}
+        for gap in gaps.values():
+            log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
+            self._tell("unrecorded", events.unrecorded(gap))
+        await asyncio.wrap_future(self.parts.outbox.depth())  # answered behind what was put before
+        for account in gaps:
+            account.close_gap()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether `work` was done before a stop was asked for."""
+        task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return False
+        task.result()
+        return True
 
     async def _all_shown(self) -> None:
         for ingest in self.parts.ingests:

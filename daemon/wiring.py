@@ -1,9 +1,12 @@
 """Who is who: the only file that names concrete adapters and puts the parts together."""
 
+import contextlib
+import fcntl
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from adapters.errors import SourceUrlError
 from adapters.ports import Frame, FrameSource, VerdictSink
@@ -124,15 +127,43 @@ def make_state_dir(path: Path) -> None:
         ) from error  # fmt: skip
 
 
+def claim_state_dir(path: Path) -> IO[bytes]:
+    """Held for as long as the line lives: two of them would each close the other's frames as lost.
+
+    Raises StateError where another one holds it.
+    """
+    claim = (path / "claim").open("ab")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        claim.close()
+        raise StateError(
+            "is in use by another line", file=path, key="state_dir", expected="a folder of its own"
+        ) from error
+    return claim
+
+
 def build(
     configuration: Configuration, base: Path, verdict_sinks: Sequence[VerdictSink]
 ) -> Service:
     """Everything that a line needs, not yet started. On the event loop. Raises clearline.Error."""
-    settings = configuration
+    with contextlib.ExitStack() as on_failure:
+        service = _build(configuration, base, verdict_sinks, on_failure)
+        on_failure.pop_all()
+        return service
+
+
+def _build(
+    settings: Configuration,
+    base: Path,
+    verdict_sinks: Sequence[VerdictSink],
+    on_failure: contextlib.ExitStack,
+) -> Service:
     models = {name: check_recipe(recipe) for name, recipe in settings.recipes.items()}
     for camera in settings.cameras.values():
         source(camera.url, base)  # a mistake in a URL is one of the configuration
     make_state_dir(settings.state_dir)
+    claim = on_failure.enter_context(claim_state_dir(settings.state_dir))
     ledger = Ledger(settings.state_dir / "ledger")
     line = Line(settings.site, settings.line)
     places = {
@@ -142,6 +173,7 @@ def build(
 
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     ring = _ring(rooms)
+    on_failure.callback(ring.close)
     quotas, first = {}, 0
     for name, room in rooms.items():
         quotas[name] = Quota(range(first, first + room.slots))
@@ -181,6 +213,7 @@ def build(
     sink = JsonLinesSink(settings.events.jsonl or settings.state_dir / "events.jsonl")
     return Service(
         Parts(
+            claim=claim,
             line=line,
             run_number=ledger.next_epoch(),
             ledger=ledger,
@@ -200,15 +233,24 @@ def build(
 
 def _ring(rooms: dict[str, Room]) -> Ring:
     capacities = [room.frame_bytes for room in rooms.values() for _ in range(room.slots)]
+    too_large = ConfigurationError(
+        "is more memory than this machine has to spare",
+        key="cameras: slots x max_frame_bytes",
+        value=f"{sum(capacities) >> 20} MiB",
+        expected=f"under {_available_bytes() >> 20} MiB: shorter deadlines, a lower max_fps",
+    )
+    if sum(capacities) > _available_bytes():
+        raise too_large  # the kernel would not refuse: it would end some process instead
     try:
         return Ring.create(capacities)
     except OSError as error:
-        raise ConfigurationError(
-            f"is more than this machine can reserve: {error.strerror}",
-            key="cameras: slots x max_frame_bytes",
-            value=f"{sum(capacities) >> 20} MiB",
-            expected="a shorter deadline, a lower max_fps or smaller frames",
-        ) from error
+        raise too_large from error
+
+
+def _available_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def _load(settings: Configuration) -> Load:

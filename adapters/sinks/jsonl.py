@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,41 @@ class JsonLinesSink:
     def _append(self, events: Sequence[Event]) -> None:
         lines = b"".join(_encode(cloud_event(event)) + b"\n" for event in events)
         try:
-            with self._path.open("ab", buffering=0) as file:
-                whole = file.tell()
+            with self._path.open("a+b", buffering=0) as file:
+                whole = file.seek(0, os.SEEK_END)
+                if not _ends_a_line(file, whole):  # a power cut tore the last one
+                    lines = b"\n" + lines
                 try:
-                    file.write(lines)
+                    _write_all(file, lines)
                     os.fsync(file.fileno())
                 except OSError:
                     file.truncate(whole)  # no torn line for what is tried again to follow
                     raise
         except OSError as error:
             raise SinkError(
-                f"cannot be written: {error.strerror}", file=self._path,
+                f"cannot be written: {error.strerror}",
+                file=self._path,
                 expected="a writable file with room",
-            ) from error  # fmt: skip
+            ) from error
+
+
+def _ends_a_line(file: RawIOBase, size: int) -> bool:
+    if size == 0:
+        return True
+    file.seek(size - 1)
+    return file.read(1) == b"\n"
+
+
+def _write_all(file: RawIOBase, content: bytes) -> None:
+    """A disk that fills up takes a part first, and says so only when asked for the rest."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def cloud_event(event: Event) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(event.wall_ns / 1e9, UTC)
+    seconds, ms = divmod(event.wall_ns // 1_000_000, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=1000 * ms)
     return {
         "specversion": "1.0",
         "id": event.id,

@@ -19,6 +19,7 @@ from adapters.image_files import SUFFIXES, list_images, read_image
 from adapters.ports import FrameFormat, Intake, Pixels, Reason, Shot
 
 LIST = ".txt"
+PLAYABLE = "a folder of images, an image, a list in a .txt, or a video"
 
 
 class ReplaySource:
@@ -29,8 +30,11 @@ class ReplaySource:
 
     def stream(self, intake: Intake) -> None:
         """An image that cannot be read is a frame that is `corrupt`; the ones after it go on."""
-        began_ns, period_ns = time.monotonic_ns(), 1e9 / self._fps if self._fps else 0.0
+        period_ns = 1e9 / self._fps if self._fps else 0.0
+        began_ns: int | None = None
         for sequence, pixels in enumerate(self._pictures()):
+            if began_ns is None:  # the clock starts with a first picture in hand
+                began_ns = time.monotonic_ns()
             due_ns = began_ns + round(sequence * period_ns)
             if self._stopped.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
                 return
@@ -39,7 +43,7 @@ class ReplaySource:
                 intake.unseen(shot, Reason.CORRUPT)
                 continue
             lease = intake.lend(FrameFormat.of(pixels), wait=not self._fps)
-            if self._stopped.is_set():
+            if self._stopped.is_set() or (lease is None and not self._fps):
                 return
             if lease is None:
                 intake.unseen(shot, Reason.OVERLOAD)
@@ -57,24 +61,26 @@ class ReplaySource:
             yield from self._once()
 
     def _once(self) -> Iterator[Pixels | None]:
+        is_video = self._path.is_file() and self._path.suffix.lower() not in (*SUFFIXES, LIST)
+        if is_video:
+            yield from self._video()
+            return
         try:
-            if self._path.is_dir():
-                paths = list_images(self._path)
-            elif self._path.suffix == LIST:
-                lines = self._path.read_text().splitlines()
-                paths = [self._path.parent / line for line in lines if line.strip()]
-            elif self._path.suffix.lower() in SUFFIXES:
-                paths = [self._path]
-            else:
-                yield from self._video()
-                return
+            paths = self._paths()
         except (ImageFileError, OSError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"cannot be played back: {error}", file=self._path,
-                expected="a folder of images, an image, a list in a .txt, or a video",
-            ) from error  # fmt: skip
+                f"cannot be played back: {error}", file=self._path, expected=PLAYABLE
+            ) from error
+        if not paths:
+            raise SourceError("lists no image", file=self._path, expected="a path a line")
         for path in paths:
             yield _read(path)
+
+    def _paths(self) -> list[Path]:
+        if self._path.suffix == LIST:
+            lines = self._path.read_text().splitlines()
+            return [self._path.parent / line for line in lines if line.strip()]
+        return [self._path] if self._path.is_file() else list_images(self._path)
 
     def _video(self) -> Iterator[Pixels]:
         video = cv2.VideoCapture(str(self._path))
@@ -82,9 +88,8 @@ class ReplaySource:
             read, picture = video.read()
             if not read:
                 raise SourceError(
-                    "is no video that OpenCV can play, or does not exist", file=self._path,
-                    expected="a folder of images, an image, a list in a .txt, or a video",
-                )  # fmt: skip
+                    "is no video that OpenCV can play", file=self._path, expected=PLAYABLE
+                )
             while read:
                 yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
                 read, picture = video.read()

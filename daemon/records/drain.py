@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 
 import structlog
 
@@ -18,37 +19,39 @@ class Drain:
     def __init__(self, outbox: Outbox, sink: EventSink) -> None:
         self._outbox, self._sink = outbox, sink
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._finishing = False
-        outbox.on_commit = self._committed
+        self._committed = asyncio.Event()
+        self._finishing = asyncio.Event()
+        outbox.on_commit = self._wake
 
     async def run(self) -> None:
         """Until `finish`. What the far end did not take is tried again after a pause."""
         backoff = Backoff()
         while True:
-            last = self._finishing
-            self._wake.clear()
-            pause = None
+            last = self._finishing.is_set()
+            self._committed.clear()
             try:
                 await self._send_all()
-                backoff.reset()
-            except SinkError as error:
+            except (SinkError, sqlite3.Error) as error:
                 pause = backoff.next()
                 log.warning("events wait", problem=str(error), retry_s=pause)
+                with contextlib.suppress(TimeoutError):  # new events do not shorten the pause
+                    async with asyncio.timeout(pause):
+                        await self._finishing.wait()
+            else:
+                backoff.reset()
+                if not last:
+                    await self._committed.wait()
             if last:
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
 
     def finish(self) -> None:
         """`run` sends once more what is there, and returns."""
-        self._finishing = True
-        self._wake.set()
+        self._finishing.set()
+        self._committed.set()
 
-    def _committed(self) -> None:
+    def _wake(self) -> None:
         """Outbox's thread."""
-        self._loop.call_soon_threadsafe(self._wake.set)
+        self._loop.call_soon_threadsafe(self._committed.set)
 
     async def _send_all(self) -> None:
         while batch := await asyncio.wrap_future(self._outbox.oldest(BATCH)):

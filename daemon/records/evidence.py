@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 from numpy.typing import NDArray
 
-import clearline
 from adapters.image_files import write_image
 from adapters.ports import Frame, FrameId
 from daemon.worker.ring import Ring
@@ -66,7 +65,7 @@ class Evidence:
             try:
                 drawn = side_by_side(picture.pixels, picture.heat, picture.regions)
                 write_image(picture.path, drawn)
-            except clearline.Error as error:
+            except Exception as error:  # noqa: BLE001 (one picture must not cost the others)
                 self.left_out += 1
                 log.warning("evidence left out", problem=str(error), in_all=self.left_out)
 

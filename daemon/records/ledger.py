@@ -20,13 +20,14 @@ from adapters.ports import FrameId, Outcome, Reason
 from daemon.errors import StateError
 
 MAGIC = b"CLRLEDG1"
+NAME_BYTES = 64
 CAMERAS = 64  # room in the file; a line has a handful
 REASONS = tuple(Reason)
 
 _HEADER = np.dtype([("magic", "S8"), ("epochs", "<u8"), ("padding", "V48")])
 _RECORD = np.dtype(
     [
-        ("name", "S64"),
+        ("name", f"S{NAME_BYTES}"),
         ("received", "<u8"),
         ("ok", "<u8"),
         ("defect", "<u8"),
@@ -98,6 +99,11 @@ class Ledger:
     def account(self, camera: str) -> "Account":
         """The camera's record, found by its name or begun."""
         name = camera.encode()
+        if not 1 <= len(name) <= NAME_BYTES:
+            raise StateError(
+                "is no name for the ledger", file=self.path, key="camera", value=camera,
+                expected=f"1 to {NAME_BYTES} bytes",
+            )  # fmt: skip
         for record in self._records:
             if record["name"] in (name, b""):
                 record["name"] = name
@@ -130,15 +136,21 @@ class Account:
             self._record[outcome.value] += 1
         self._record["last_decided"] = (frame.epoch, frame.sequence)
 
-    def close_gap(self) -> Unrecorded | None:
-        """At a start: what the last run left in flight becomes `daemon_restart`."""
+    def gap(self) -> Unrecorded | None:
+        """At a start: what an earlier run left in flight."""
         missing = self.counts().in_flight
         if missing == 0:
             return None
         after, last = self._frame("last_decided"), self._frame("last_received")
-        self._record["uninspected"][REASONS.index(Reason.DAEMON_RESTART)] += missing
-        self._record["last_decided"] = self._record["last_received"]
         return Unrecorded(self.camera, after, last, missing)
+
+    def close_gap(self) -> Unrecorded | None:
+        """What an earlier run left in flight becomes `daemon_restart`."""
+        gap = self.gap()
+        if gap is not None:
+            self._record["uninspected"][REASONS.index(Reason.DAEMON_RESTART)] += gap.count
+            self._record["last_decided"] = gap.last
+        return gap
 
     def _frame(self, field: str) -> tuple[int, int]:
         epoch, sequence = self._record[field]

@@ -24,6 +24,7 @@ from daemon.errors import StateError
 
 GROUP = 256  # events in a commit at most
 PAGE_BYTES = 4096
+APPLICATION_ID = 0x434C5231  # "CLR1", in the file's header
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,6 +58,7 @@ class Outbox:
         """Called from the outbox's thread after each commit."""
         self._pages, self._age = max_bytes // PAGE_BYTES, max_age_hours * 3600
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._closed = False
         opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="outbox")
         self._thread.start()
@@ -69,6 +71,9 @@ class Outbox:
 
     def put(self, event: Event) -> None:
         """From any thread; never waits. Durable once `on_commit` was called."""
+        if self._closed:
+            self._shed(1, "came after the outbox was closed")
+            return
         self._work.put(event)
 
     def oldest(self, limit: int) -> Future[list[Stored]]:
@@ -83,6 +88,7 @@ class Outbox:
 
     def close(self) -> None:
         """Commits what was put, then closes. Blocks until done."""
+        self._closed = True
         self._work.put(None)
         self._thread.join()
 
@@ -90,9 +96,11 @@ class Outbox:
         future: Future[T] = Future()
 
         def answer() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # whoever asked has gone
             try:
                 future.set_result(work())
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001 (it is the asker's)
                 future.set_exception(error)
 
         self._work.put(answer)
@@ -102,6 +110,7 @@ class Outbox:
         """The thread: events in groups, and between them what others ask."""
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None)
+            self._claim()
             for pragma in (
                 f"page_size = {PAGE_BYTES}",
                 "journal_mode = WAL",
@@ -127,6 +136,14 @@ class Outbox:
                     closing = closing or item is None
         self._db.close()
 
+    def _claim(self) -> None:
+        """A new file becomes ours; one that another program made is not touched."""
+        (owner,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if owner != APPLICATION_ID and (owner or tables):
+            raise sqlite3.DatabaseError("it is another program's database")
+        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
     def _more(self, limit: int) -> Iterator[Work]:
         """What else is waiting already."""
         with contextlib.suppress(queue.Empty):
@@ -136,26 +153,31 @@ class Outbox:
     def _insert(self, events: Sequence[Event]) -> None:
         """One commit. Where there is no room the events are shed, counted and said."""
         now = time.time()
+        rows = [(now, body) for body in map(self._encoded, events) if body is not None]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT INTO events (at, body) VALUES (?, ?)", [(now, _encode(e)) for e in events]
-            )
+            self._db.executemany("INSERT INTO events (at, body) VALUES (?, ?)", rows)
+            outlived = self._delete("at < ?", now - self._age)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            self.shed += len(events)
-            log.warning("events shed", reason=str(error), events=len(events), in_all=self.shed)
+            self._shed(len(rows), str(error))
             return
-        self._forget_older_than(now - self._age)
+        if outlived:
+            self._shed(outlived, "outlived their time")
         self.on_commit()
 
-    def _forget_older_than(self, at: float) -> None:
-        gone = self._delete("at < ?", at)
-        if gone:
-            self.shed += gone
-            log.warning("events outlived their time", events=gone, in_all=self.shed)
+    def _encoded(self, event: Event) -> bytes | None:
+        try:
+            return _encode(event)
+        except (TypeError, ValueError) as error:
+            self._shed(1, f"cannot be written as JSON: {error}")
+            return None
+
+    def _shed(self, events: int, reason: str) -> None:
+        self.shed += events
+        log.warning("events shed", reason=reason, events=events, in_all=self.shed)
 
     def _select(self, limit: int) -> list[Stored]:
         rows = self._db.execute("SELECT seq, body FROM events ORDER BY seq LIMIT ?", (limit,))

@@ -59,6 +59,8 @@ class Ingest:
         self._stopping = threading.Event()
         self._source: FrameSource | None = None
         self._epoch, self._up = 0, False
+        self._last: int | None = None
+        self._lent: set[int] = set()
         self._thread = threading.Thread(target=self._run, name=f"ingest-{camera.name}", daemon=True)
 
     def start(self) -> None:
@@ -86,10 +88,12 @@ class Ingest:
                 value=place.capacity,
                 expected=f"at least {frame.nbytes} for {frame.width}x{frame.height}",
             )
+        self._lent.add(slot)
         return Lease(slot, self._ring.pixels(place.pixels, frame))
 
     def arrived(self, shot: Shot, lease: Lease) -> None:
         frame = Frame(self._receive(shot), FrameFormat.of(lease.pixels), lease.slot)
+        self._lent.discard(lease.slot)
         self._on_loop(self._desk.frame, frame)
 
     def unseen(self, shot: Shot, reason: Reason) -> None:
@@ -97,6 +101,13 @@ class Ingest:
 
     def _receive(self, shot: Shot) -> Exposure:
         camera = self.camera
+        if self._last is not None and shot.sequence <= self._last:
+            # Two frames of one name would share a verdict; who counts anew begins a new epoch.
+            raise SourceError(
+                "does not follow the frame before it", key="sequence", value=shot.sequence,
+                expected=f"over {self._last}",
+            )  # fmt: skip
+        self._last = shot.sequence
         exposure = Exposure(
             FrameId(camera.line, camera.name, self._epoch, shot.sequence),
             shot.exposed_ns,
@@ -111,20 +122,22 @@ class Ingest:
         return exposure
 
     def _run(self) -> None:
-        backoff = Backoff()
+        backoff, said = Backoff(), False
         while not self._stopping.is_set():
             problem = self._stream()
             if problem is None:
                 break
             if self._up:
                 backoff.reset()
-            self._on_loop(self._desk.camera_down, self.camera.name, self._epoch, problem)
+            if self._up or not said:  # once for each time that it goes down, not at every try
+                self._on_loop(self._desk.camera_down, self.camera.name, self._epoch, problem)
+            said = True
             self._stopping.wait(backoff.next())
         self._on_loop(self.done.set)
 
     def _stream(self) -> str | None:
         """One connection. Returns why it broke, or None where the camera has no more to show."""
-        self._epoch, self._up = self._ledger.next_epoch(), False
+        self._epoch, self._up, self._last = self._ledger.next_epoch(), False, None
         try:
             self._source = self.camera.make_source()
             if self._stopping.is_set():  # `stop` came before there was a source to tell
@@ -135,6 +148,9 @@ class Ingest:
         except Exception as error:
             log.exception("camera thread failed", camera=self.camera.name)
             return f"unforeseen: {error!r}"
+        finally:
+            while self._lent:  # what the source was writing when it failed
+                self._quota.release(self._lent.pop())
         return None
 
     def _on_loop(self, call: Callable[..., None], *args: object) -> None:

@@ -80,7 +80,7 @@ class Score:
             try:
                 await self.start()
                 backoff.reset()
-            except WorkerError as error:
+            except (WorkerError, OSError) as error:
                 log.error("worker does not come up", problem=str(error), retry_s=pause)
 
     async def _serve(self, worker: WorkerHandle) -> None:

@@ -38,11 +38,13 @@ class WorkerHandle:
         """A worker that is ready to score. Raises WorkerError with its own reason."""
         ours, theirs = pair()
         ours.setblocking(False)
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "daemon.worker.process", str(theirs.fileno()), str(ring.fd),
                 pass_fds=(theirs.fileno(), ring.fd), stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
+            on_failure.pop_all()
         handle = WorkerHandle(process, ours)
         try:
             handle.send(load)

@@ -44,8 +44,10 @@ class Recipe:
 
 
 def main() -> None:
-    # A Ctrl-C in the terminal reaches the whole process group; the daemon decides when we end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole process group, a service manager's SIGTERM every process; we end
+    # when the daemon has no more for us, or is gone.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     ring = Ring(int(sys.argv[2]))
     try:

@@ -95,7 +95,7 @@ async def test_a_state_that_is_not_ours_is_refused(
 
 
 async def test_a_ring_that_no_machine_has_is_refused(configured: Configured) -> None:
-    said = await refusal(configured(max_frame_bytes=1 << 61), ConfigurationError)
+    said = await refusal(configured(max_frame_bytes=1 << 30, max_fps=10_000), ConfigurationError)
     assert "max_frame_bytes" in said
 
 
@@ -109,9 +109,7 @@ async def test_a_ring_that_the_kernel_refuses_is_refused(
 
     monkeypatch.setattr(wiring.Ring, "create", full)
     said = await refusal(configured(), ConfigurationError)
-    assert (
-        "max_frame_bytes = '36 MiB' is more than this machine can reserve: Cannot allocate" in said
-    )
+    assert "max_frame_bytes = '36 MiB' is more memory than this machine has to spare" in said
 
 
 def test_a_camera_gets_slots_for_its_deadline_and_three_more(configured: Configured) -> None:

@@ -190,7 +190,13 @@ async def test_a_camera_that_fails_is_told_down_and_comes_back(line: Line) -> No
 
 async def test_a_camera_that_cannot_be_opened_is_never_up(line: Line) -> None:
     await line.show(*[breaks(error=SourceError("is not there"))] * 3, shows(0))
-    assert line.desk.kinds() == ["down"] * 3 + ["up", "frame"]
+    assert line.desk.kinds() == ["down", "up", "frame"], "down is said once, not at every try"
+
+
+async def test_a_number_that_comes_again_begins_a_new_epoch(line: Line) -> None:
+    """Two frames of one name would share a verdict."""
+    await line.show(shows(5, 5), shows(6))
+    assert line.desk.kinds() == ["up", "frame", "down", "up", "frame"]
 
 
 async def test_pauses_grow_until_the_camera_showed_something(

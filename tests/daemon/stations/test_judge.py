@@ -177,19 +177,6 @@ async def test_it_is_idle_exactly_while_nothing_is_pending(
     assert told.judge.idle.is_set()
 
 
-async def test_a_camera_that_gives_one_number_twice_does_not_stop_its_own_verdicts(
-    frame: MakeFrame, result: MakeResult, until: Callable
-) -> None:
-    """Cameras do (a resent frame, a counter reset): two exposures, two verdicts."""
-    told, frames = Told(), [frame(5, within_s=0.05), frame(5, within_s=0.05), frame(6)]
-    for one in frames:
-        told.judge.expect(one.exposure)
-    for one in frames:
-        told.judge.answered(one, result())
-    await until(lambda: len(told.verdicts) == 3, 1.0)
-    assert told.judge.idle.is_set()
-
-
 CAMERAS = st.sampled_from(["left", "right"])
 RESULTS = st.sampled_from(Judgement).map(
     lambda said: Result(0.5, 0.4, said, (Region(0, 0, 1, 1, 1, 0.5),))
