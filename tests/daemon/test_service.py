@@ -29,6 +29,8 @@ from daemon import config, wiring
 from daemon.records.ledger import Counts, Ledger
 from daemon.service import serve
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20.0
 LINE = """
 line = "line3"

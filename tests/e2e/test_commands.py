@@ -12,6 +12,8 @@ from adapters.image_files import read_image, write_image
 from adapters.sources.product import SimulatedProduct
 from daemon.cli import main
 
+pytestmark = pytest.mark.slow
+
 QUICK = """
 [model]
 network.latent = 16

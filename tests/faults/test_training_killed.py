@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from adapters.image_files import write_image
 from adapters.sources.product import SimulatedProduct
+
+pytestmark = pytest.mark.slow
 
 # A training that says each step on its standard output, so that the test kills it where it wants.
 PROGRAM = """

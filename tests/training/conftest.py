@@ -8,6 +8,7 @@ import pytest
 from adapters.image_files import write_image
 from adapters.sources.product import SimulatedProduct
 from model.settings import MemorySettings, ModelSettings, NetworkSettings
+from training import two_stage
 from training.settings import TrainingSettings
 
 MakeData = Callable[..., Path]
@@ -37,6 +38,13 @@ def make_data(tmp_path: Path) -> MakeData:
         return root
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _few_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks of a training are most of its time where a training has six steps."""
+    monkeypatch.setattr(two_stage, "HELD_OUT_PATCHES", 16)
+    monkeypatch.setattr(two_stage, "HELD_OUT_WINDOWS", 2)
 
 
 @pytest.fixture

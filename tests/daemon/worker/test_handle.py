@@ -32,7 +32,7 @@ from model.calibration import Calibration, beside
 from model.engine import Engine
 from model.judgement import Judgement
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 FORMAT = FrameFormat(70, 96, 1, "uint8")
 SMALL = FrameFormat(63, 96, 1, "uint8")
