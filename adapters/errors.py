@@ -15,5 +15,9 @@ class ImageFileError(clearline.UsageError):
     """A picture on disk is missing, truncated or of a kind we cannot read."""
 
 
+class PictureError(clearline.Error):
+    """A picture could not be written."""
+
+
 class SinkError(clearline.Error):
     """Whoever should receive events does not. They stay in the outbox and are sent again."""

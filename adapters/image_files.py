@@ -1,11 +1,12 @@
 """Pictures on disk: gray or colour, 8 or 16 bit, as (height, width, channels) arrays, RGB."""
 
+import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from adapters.errors import ImageFileError
+from adapters.errors import ImageFileError, PictureError
 from adapters.ports import Pixels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
@@ -18,7 +19,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 def list_images(folder: Path) -> list[Path]:
     """The pictures right in a folder, in name order. Raises ImageFileError where there is none."""
     try:
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = images_right_in(folder)
     except OSError as error:
         raise ImageFileError(
             f"cannot be listed: {error.strerror}", file=folder, expected="a folder of images"
@@ -28,6 +29,11 @@ def list_images(folder: Path) -> list[Path]:
             "holds no image", file=folder, expected=f"files ending in {', '.join(sorted(SUFFIXES))}"
         )
     return found
+
+
+def images_right_in(folder: Path) -> list[Path]:
+    """As `list_images`, but there may be none. Raises OSError."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def read_image(path: Path) -> Pixels:
@@ -42,7 +48,7 @@ def read_image(path: Path) -> Pixels:
     decoded = None if truncated_png or not content else _decode(content)
     if decoded is None:
         raise ImageFileError(
-            "is truncated or no image", file=path, value=f"{len(content)} bytes",
+            f"is truncated or no image ({len(content)} bytes)", file=path,
             expected="a whole image file",
         )  # fmt: skip
     if decoded.dtype not in (np.uint8, np.uint16):
@@ -56,19 +62,23 @@ def read_image(path: Path) -> Pixels:
 
 
 def write_image(path: Path, pixels: Pixels) -> None:
-    """Lossless PNG, or what the suffix says. Raises ImageFileError where it cannot be written."""
+    """Lossless PNG, or what the suffix says. Raises PictureError where it cannot be written."""
     stored = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
         path.write_bytes(content.tobytes())
     except cv2.error as error:
-        raise ImageFileError(
+        raise PictureError(
             "cannot be encoded", file=path, expected="a name ending in .png or .jpg"
         ) from error
     except OSError as error:
-        raise ImageFileError(
-            f"cannot be written: {error.strerror}", file=path, expected="a writable folder"
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # rather none than a torn one
+        raise PictureError(
+            f"cannot be written: {error.strerror}",
+            file=path,
+            expected="a writable folder with room",
         ) from error
 
 

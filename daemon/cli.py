@@ -7,9 +7,10 @@ daemon's own process never holds it.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
 import clearline
 from daemon import console
@@ -203,10 +204,21 @@ def check(config: Config, json: Json = False) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration."""
     try:
-        app(args=arguments, prog_name="clearline", standalone_mode=True)
+        sys.exit(app(args=arguments, prog_name="clearline", standalone_mode=False) or 0)
+    except NoArgsIsHelpError as error:
+        sys.stdout.write(f"{error.format_message()}\n")
+        sys.exit(2)
+    except ClickException as error:
+        _end(f"{error.format_message()} (see clearline --help)", 2)
     except clearline.Error as error:
-        sys.stderr.write(f"clearline: {error}\n")
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        _end("interrupted", 1)
+
+
+def _end(line: str, exit_code: int) -> NoReturn:
+    sys.stderr.write(f"clearline: {line}\n")
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 refused, units stand in the names, paths are relative to the file.
 """
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,11 @@ from model.calibration import beside
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 """Stands in event ids, topics and file names."""
+Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+"""A name that is also part of environment variables, which know no capitals."""
+ENVIRONMENT = "CLEARLINE_"
+NO_SETTINGS = frozenset({"CLEARLINE_DATA"})
+"""Variables of ours that are not the configuration's: where tests find real surfaces."""
 
 
 class Section(BaseModel):
@@ -42,7 +48,7 @@ class RecipeSettings(Section):
 class CameraSettings(Section):
     url: str
     recipe: str = "default"
-    deadline_ms: float = Field(default=200.0, gt=0)
+    deadline_ms: float = Field(default=200.0, gt=0, le=3_600_000)
     """From exposure to the verdict; what comes later is `uninspected(late)`."""
     max_fps: float = Field(default=30.0, gt=0, le=10_000)
     """With the deadline, how many slots of the ring the camera gets."""
@@ -52,7 +58,7 @@ class CameraSettings(Section):
 
 
 class WorkerSettings(Section):
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` (a GPU where there is one), `cpu`, or `cuda:N`."""
     batch_frames: int = Field(default=8, ge=1, le=64)
 
@@ -83,7 +89,7 @@ class Configuration(BaseSettings):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        env_prefix="CLEARLINE_",
+        env_prefix=ENVIRONMENT,
         env_nested_delimiter="__",
     )
 
@@ -92,8 +98,8 @@ class Configuration(BaseSettings):
     state_dir: Path = Path("state")
     drain_seconds: float = Field(default=5.0, gt=0)
     """How long a stop waits for frames in flight and events on their way."""
-    cameras: dict[Name, CameraSettings] = Field(min_length=1)
-    recipes: dict[Name, RecipeSettings] = Field(min_length=1)
+    cameras: dict[Key, CameraSettings] = Field(min_length=1)
+    recipes: dict[Key, RecipeSettings] = Field(min_length=1)
     worker: WorkerSettings = WorkerSettings()
     outbox: OutboxSettings = OutboxSettings()
     events: EventSettings = EventSettings()
@@ -134,6 +140,11 @@ def load(path: Path) -> Configuration:
     for key in said:
         if key not in Configuration.model_fields:
             raise ConfigurationError("is no key that is known here", file=path, key=key)
+    for name in os.environ:
+        section = name.removeprefix(ENVIRONMENT).split("__")[0].lower()
+        ours = name.startswith(ENVIRONMENT) and name not in NO_SETTINGS
+        if ours and section not in Configuration.model_fields:
+            raise ConfigurationError("names no key that is known here", key=name)
     try:
         configuration = Configuration(**said)
     except ValidationError as error:
@@ -150,7 +161,12 @@ def load(path: Path) -> Configuration:
 def _named(error: ValidationError, path: Path) -> ConfigurationError:
     # An unknown key is often why another is missing: it is named first.
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
-    key = ".".join(str(part) for part in found["loc"]) or None
+    key: str | None = ".".join(str(part) for part in found["loc"]) or None
+    variable = ENVIRONMENT + "__".join(str(part) for part in found["loc"]).upper()
+    if variable in os.environ and found["type"] != "extra_forbidden":
+        return ConfigurationError(
+            f"is wrong: {found['msg']}", key=f"{variable} in the environment", value=found["input"]
+        )
     if found["type"] == "extra_forbidden":
         return ConfigurationError("is no key that is known here", file=path, key=key)
     if found["type"] == "missing":

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -44,7 +44,7 @@ def _shown(value: Any) -> str:
 @contextmanager
 def loading_torch() -> Iterator[None]:
     """It takes some seconds, in which a command that says nothing looks as if it hung."""
-    with remarks.status("loading torch"):
+    with remarks.status("loading torch") if remarks.is_terminal else nullcontext():
         yield
 
 
@@ -58,7 +58,7 @@ def progress() -> Iterator["Bars"]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=remarks) as bars:
+    with Progress(*columns, console=remarks, disable=not remarks.is_terminal) as bars:
         yield Bars(bars)
 
 

@@ -38,14 +38,14 @@ async def live(
 
 
 def check_line(path: Path) -> dict[str, Any]:
-    """What a run would find out at its start, without starting. Raises clearline.Error."""
+    """What can be known without a worker; makes the state folder. Raises clearline.Error."""
     settings = config.load(path)
     for camera in settings.cameras.values():
         wiring.source(camera.url, path.parent)
     models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
     wiring.make_state_dir(settings.state_dir)
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
-    ring = sum(room.slots * room.frame_bytes for room in rooms.values())
+    ring = wiring.ring_bytes(rooms)
     return {
         "line": settings.line,
         "state_dir": str(settings.state_dir),

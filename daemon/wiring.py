@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -53,9 +53,13 @@ def source(url: str, base: Path) -> FrameSource:
 
 def _replay(url: CameraUrl, base: Path) -> FrameSource:
     url.allow("fps", "loop")
-    return ReplaySource(
-        base / url.place, fps=url.number("fps", 0.0), loop=url.flag("loop", default=False)
-    )
+    fps, loop = url.number("fps", 10.0), url.flag("loop", default=False)
+    path = base / url.place
+    if not url.place or not path.exists():
+        raise SourceUrlError(
+            "does not exist", key="url", value=url.text, expected="replay:PATH of what to play back"
+        )
+    return ReplaySource(path, fps=fps, loop=loop)
 
 
 def _simulated(url: CameraUrl, base: Path) -> FrameSource:
@@ -120,9 +124,10 @@ def make_state_dir(path: Path) -> None:
         probe = path / ".writable"
         probe.write_bytes(b"")
         probe.unlink()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
         raise StateError(
-            f"cannot be written to: {error.strerror}", file=path, key="state_dir",
+            f"cannot be written to: {reason}", file=path, key="state_dir",
             expected="a writable folder",
         ) from error  # fmt: skip
 
@@ -231,20 +236,31 @@ def _build(
     )
 
 
-def _ring(rooms: dict[str, Room]) -> Ring:
-    capacities = [room.frame_bytes for room in rooms.values() for _ in range(room.slots)]
-    too_large = ConfigurationError(
-        "is more memory than this machine has to spare",
-        key="cameras: slots x max_frame_bytes",
-        value=f"{sum(capacities) >> 20} MiB",
-        expected=f"under {_available_bytes() >> 20} MiB: shorter deadlines, a lower max_fps",
-    )
-    if sum(capacities) > _available_bytes():
-        raise too_large  # the kernel would not refuse: it would end some process instead
+def ring_bytes(rooms: Mapping[str, Room]) -> int:
+    """Of pixels. Raises ConfigurationError where this machine has not so much to spare: the kernel
+    would not refuse, it would end some process instead."""
+    wanted, available = sum(r.slots * r.frame_bytes for r in rooms.values()), _available_bytes()
+    if wanted > available:
+        raise ConfigurationError(
+            "is more memory than this machine has to spare",
+            key="cameras: slots x max_frame_bytes",
+            value=f"{wanted >> 20} MiB",
+            expected=f"under {available >> 20} MiB: shorter deadlines, a lower max_fps",
+        )
+    return wanted
+
+
+def _ring(rooms: Mapping[str, Room]) -> Ring:
+    wanted = ring_bytes(rooms)
     try:
-        return Ring.create(capacities)
+        return Ring.create([r.frame_bytes for r in rooms.values() for _ in range(r.slots)])
     except OSError as error:
-        raise too_large from error
+        raise ConfigurationError(
+            f"cannot be reserved: {error.strerror}",
+            key="cameras: slots x max_frame_bytes",
+            value=f"{wanted >> 20} MiB",
+            expected="memory to spare",
+        ) from error
 
 
 def _available_bytes() -> int:

@@ -96,4 +96,4 @@ def load(path: Path) -> Calibration:
 
 def beside(bundle: Path) -> Path:
     """Where a bundle's calibration lies unless the user says otherwise."""
-    return bundle.with_name(bundle.name.removesuffix(".safetensors") + SUFFIX)
+    return bundle.with_name(bundle.stem + SUFFIX)

@@ -19,6 +19,7 @@ from model.settings import ModelSettings
 
 TOLERANCE: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.2}
 """How far a golden score may be off, relative to the largest of them."""
+LUMA = torch.tensor([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Engine:
     def score(self, frames: Sequence[NDArray[Any]]) -> list[Scored]:
         """Frames of one shape (H, W, C), uint8 or uint16, as cameras give them.
 
-        Raises FrameShapeError for frames under a patch or of other channels than the model's.
+        Gray frames become colour for a model of colour, and colour ones their luma for a gray one.
+        Raises FrameShapeError for frames under a patch.
         """
         pixels = self._upload(frames)
         with torch.inference_mode(), self._precision():
@@ -60,7 +62,13 @@ class Engine:
     def _upload(self, frames: Sequence[NDArray[Any]]) -> Tensor:
         """(B, C, H, W) float32 in channels-last order: the axes as they lie, only named anew."""
         batch = torch.from_numpy(np.stack(frames))
-        return batch.to(self.device).permute(0, 3, 1, 2).float()
+        pixels = batch.to(self.device).permute(0, 3, 1, 2).float()
+        channels = self.bundle.settings.network.channels
+        if pixels.shape[1] == channels:
+            return pixels
+        if channels == 3:
+            return pixels.expand(-1, 3, -1, -1)
+        return torch.einsum("bchw,c->bhw", pixels, LUMA.to(self.device))[:, None]
 
     def _precision(self) -> torch.autocast:
         reduced = self.dtype != "float32"

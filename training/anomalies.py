@@ -5,6 +5,7 @@ squares half the window wide, as printed (256 on 512). `rich` varies shape, size
 and takes the product's own texture as well; the paper's conclusion names the edges as a weakness.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from adapters.image_files import list_images, read_image, to_channels
 from adapters.ports import Pixels
+from training.images import Watch, watched
 from training.settings import AnomalySettings
 
 Rng = np.random.Generator
@@ -36,12 +38,17 @@ class Anomaly:
 class Natural:
     """Crops of anything but the product: of photographs, or procedural where none are named."""
 
-    def __init__(self, folder: Path | None, channels: int) -> None:
+    def __init__(self, folder: Path | None, channels: int, watch: Watch = lambda *_: None) -> None:
         """Raises ImageFileError where the folder holds no image or one that cannot be read."""
-        paths = [] if folder is None else list_images(folder)
-        self.name = "procedural textures" if folder is None else f"{len(paths)} photographs"
+        paths = [] if folder is None else watched(list_images(folder), "photographs", watch)
         self._channels = channels
         self._photographs = [_at_most(_eight_bit(read_image(p)), NATURAL_SIDE) for p in paths]
+        count = len(self._photographs)
+        self.name = f"{count} photographs" if count else "procedural textures"
+        digest = hashlib.sha256()
+        for photograph in self._photographs:
+            digest.update(photograph.tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
 
     def crop(self, side: int, rng: Rng) -> Floats:
         """(side, side, C) in 0..255."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapters.image_files import list_images, to_channels, write_image
+from adapters.image_files import images_right_in, list_images, write_image
 from adapters.ports import Pixels
 from model import bundle as bundles
 from model import calibration as calibrations
@@ -52,8 +52,7 @@ def train_to(
         raise DataError(
             "is no name for a bundle", key="out", value=str(out), expected=f"NAME{SUFFIX}"
         )
-    if not out.parent.is_dir():
-        raise DataError("does not exist", file=out.parent, key="out", expected="a folder")
+    _require_place(out)
     settings = TrainFile() if settings_file is None else _read_settings(settings_file)
     given = {k: v for k, v in (("minutes", minutes), ("seed", seed)) if v is not None}
     training = _validated(settings.training, given)
@@ -80,11 +79,12 @@ def calibrate_to(
             "is no share", key="false-reject-rate", value=false_reject_rate,
             expected="a number between 0 and 1",
         )  # fmt: skip
+    out = out or calibrations.beside(bundle_file)
     bundle = bundles.load(bundle_file)
+    _require_place(out)
     calibration, ms_per_image = calibrate(
         bundle, data, false_reject_rate, _dtype(dtype), device, camera, recipe, watch
     )
-    out = out or calibrations.beside(bundle_file)
     calibration.save(out)
     return {
         "file": str(out),
@@ -130,17 +130,18 @@ def evaluation_table(evaluation: Evaluation) -> Iterator[tuple[str, dict[str, An
          evaluation.with_normal),
         (f"pixels, the {evaluation.defective_images} defective ones", evaluation.without_normal),
     ):  # fmt: skip
-        yield (
-            title,
-            {
-                "F1 at its best threshold": pixels.f1_best,
-                "F1 at the calibrated threshold": pixels.f1_calibrated,
-                "F1 at mean + 2.75 sigma of each image": pixels.f1_mean_sigma,
-                "average precision": pixels.average_precision,
-                "AUROC": pixels.auroc,
-                "AUPRO to 0.3": pixels.aupro,
-            },
-        )
+        if pixels is None:
+            yield f"{title}: no mask marks a pixel", {}
+            continue
+        rows = {
+            "F1 at its best threshold": pixels.f1_best,
+            "F1 at the calibrated threshold": pixels.f1_calibrated,
+            "F1 at mean + 2.75 sigma of each image": pixels.f1_mean_sigma,
+            "average precision": pixels.average_precision,
+            "AUROC": pixels.auroc,
+            "AUPRO to 0.3": pixels.aupro,
+        }
+        yield title, rows
     yield (
         "images",
         {
@@ -170,19 +171,32 @@ def inspect_images(
     bundle = bundles.load(bundle_file)
     calibration = _calibration(calibration_file or calibrations.beside(bundle_file), bundle)
     engine = Engine(bundle, device, calibration.dtype)
-    paths = [path for one in named for path in (list_images(one) if one.is_dir() else [one])]
+    places = [place for one in named for place in _images_in(one)]
     inspected = []
-    for done, path in enumerate(paths):
-        watch("inspecting", done, len(paths))
-        pixels = to_channels(checked(path), bundle.settings.network.channels)
+    for done, (path, shown_as) in enumerate(places):
+        watch("inspecting", done, len(places))
+        pixels = checked(path)
         (scored,) = engine.score([pixels])
         regions = find(scored.defect_map, calibration.threshold)
         inspected.append(_inspected(path, scored, calibration, regions))
         if pictures is not None:
             drawn = side_by_side(pixels, heat(scored.defect_map, calibration.threshold), regions)
-            write_image(pictures / f"{path.stem}.png", drawn)
-    watch("inspecting", len(paths), len(paths))
+            write_image((pictures / shown_as).with_suffix(".png"), drawn)
+    watch("inspecting", len(places), len(places))
     return inspected
+
+
+def _images_in(named: Path) -> Iterator[tuple[Path, Path]]:
+    """An image, or all of a folder and of those in it, each with its path below what was named."""
+    if not named.is_dir():
+        yield named, Path(named.name)
+        return
+    folders = [named, *sorted(p for p in named.rglob("*") if p.is_dir())]
+    found = [p for folder in folders for p in images_right_in(folder)]
+    if not found:
+        list_images(named)  # says what is missing
+    for path in found:
+        yield path, path.relative_to(named)
 
 
 def _inspected(
@@ -195,9 +209,9 @@ def _inspected(
         "image": str(path),
         "outcome": judgement.value if judged else "uninspected",
         "reason": None if judged else judgement.value,
-        "score": scored.score,
+        "score": scored.score if math.isfinite(scored.score) else None,
         "threshold": calibration.threshold,
-        "score_ratio": scored.score / calibration.threshold if calibration.threshold else math.inf,
+        "score_ratio": scored.score / calibration.threshold if calibration.threshold else None,
         "regions": [
             {"x": r.x, "y": r.y, "w": r.width, "h": r.height, "area": r.area, "score": r.score}
             for r in regions
@@ -211,6 +225,14 @@ def _calibration(path: Path, bundle: Bundle) -> Calibration:
     return calibration
 
 
+def _require_place(out: Path) -> None:
+    """Found out before the work, not after it."""
+    if out.is_dir():
+        raise DataError("is a folder", file=out, key="out", expected="a file's name")
+    if not out.parent.is_dir():
+        raise DataError("does not exist", file=out.parent, key="out", expected="a folder")
+
+
 def _dtype(name: str) -> Dtype:
     if name == "float32":
         return "float32"
@@ -221,13 +243,20 @@ def _dtype(name: str) -> Dtype:
 
 def _read_settings(path: Path) -> TrainFile:
     try:
-        return TrainFile.model_validate(tomllib.loads(path.read_text()))
+        settings = TrainFile.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", file=path, expected="TOML") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"is no TOML: {error}", file=path) from error
     except ValidationError as error:
         raise _named(error, path) from error
+    for key, of in (
+        ("model.white", settings.model),
+        ("model.network.channels", settings.model.network),
+    ):
+        if key.rpartition(".")[2] in of.model_fields_set:
+            raise DataError("is no setting: the images say it", file=path, key=key)
+    return settings
 
 
 def _validated(settings: TrainingSettings, given: dict[str, Any]) -> TrainingSettings:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from adapters.image_files import to_channels
 from adapters.ports import Pixels
 from model.bundle import Bundle
 from model.calibration import Calibration, Dtype
@@ -56,8 +55,9 @@ class Evaluation:
     normal_images: int
     defective_images: int
     threshold: float | None
-    with_normal: PixelMetrics
-    without_normal: PixelMetrics
+    with_normal: PixelMetrics | None
+    without_normal: PixelMetrics | None
+    """None where no mask marks a pixel."""
     image: ImageMetrics
     kinds: dict[str, KindMetrics]
     ms_per_image: float
@@ -94,7 +94,7 @@ def evaluate(
     judged, seconds = [], 0.0
     for done, test in enumerate(tests):
         watch("scoring", done, len(tests))
-        pixels = to_channels(test.read(), bundle.settings.network.channels)
+        pixels = test.read()
         mask = test.read_mask(pixels.shape)
         began = time.perf_counter()
         (scored,) = engine.score([pixels])
@@ -123,7 +123,9 @@ def evaluate(
     )
 
 
-def _pixels(judged: Sequence[Judged], threshold: float | None) -> PixelMetrics:
+def _pixels(judged: Sequence[Judged], threshold: float | None) -> PixelMetrics | None:
+    if not any(j.mask.any() for j in judged):
+        return None
     truth = np.concatenate([j.mask.ravel() for j in judged])
     scores = np.concatenate([j.defect_map.ravel() for j in judged])
     own = np.concatenate(

@@ -7,7 +7,7 @@ DATA/ground_truth/<kind>/*   their masks, under the image's own name (or NAME_ma
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,16 @@ Watch = Callable[[str, int, int], None]
 class Normal:
     path: Path
     pixels: Pixels
+    fingerprint: str
+    """Of the picture as it was read, not of its file: a copy under another name is the same."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the pixels, not of the file: a copy under another name is the same image."""
-        return hashlib.sha256(repr(self.pixels.shape).encode() + self.pixels.tobytes()).hexdigest()[
-            :16
-        ]
+    @staticmethod
+    def of(path: Path, pixels: Pixels) -> "Normal":
+        content = repr(pixels.shape).encode() + pixels.tobytes()
+        return Normal(path, pixels, hashlib.sha256(content).hexdigest()[:16])
+
+    def in_channels(self, channels: int) -> "Normal":
+        return Normal(self.path, to_channels(self.pixels, channels), self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +77,19 @@ def read_normals(data: Path, watch: Watch = lambda *_: None) -> list[Normal]:
         raise DataError("does not exist", file=data, expected="a data folder (MVTec AD layout)")
     if not folder.is_dir():
         raise DataError("has no normal images", file=data, expected="images in train/good")
-    paths = list_images(folder)
-    images = [checked(path) for path in _watched(paths, "reading", watch)]
-    channels = max(image.shape[2] for image in images)
-    for path, image in zip(paths, images, strict=True):
-        if image.dtype != images[0].dtype:
+    images = [
+        Normal.of(path, checked(path)) for path in watched(list_images(folder), "reading", watch)
+    ]
+    for image in images:
+        if image.pixels.dtype != images[0].pixels.dtype:
             raise DataError(
                 "is of another data type than the images before it",
-                file=path,
-                value=str(image.dtype),
-                expected=str(images[0].dtype),
+                file=image.path,
+                value=str(image.pixels.dtype),
+                expected=str(images[0].pixels.dtype),
             )
-    return [Normal(p, to_channels(i, channels)) for p, i in zip(paths, images, strict=True)]
+    channels = max(image.pixels.shape[2] for image in images)
+    return [image.in_channels(channels) for image in images]
 
 
 def list_tests(data: Path) -> list[TestImage]:
@@ -154,8 +158,8 @@ def _mask(data: Path, kind: str, image: Path) -> Path | None:
     raise DataError("has no mask", file=image, expected=f"{folder / image.stem}.png")
 
 
-def _watched(paths: Iterable[Path], what: str, watch: Watch) -> Iterator[Path]:
-    paths = list(paths)
+def watched(paths: Sequence[Path], what: str, watch: Watch) -> Iterator[Path]:
+    """The paths, while `watch` is told how far their reader has come."""
     for done, path in enumerate(paths):
         watch(what, done, len(paths))
         yield path

@@ -1,10 +1,12 @@
 """Every choice of the training, the paper's printed form always reachable beside our default."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from model.settings import Settings
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AnomalySettings(Settings):
@@ -18,11 +20,11 @@ class AnomalySettings(Settings):
 class TrainingSettings(Settings):
     """Section 3.4.3 and Table I."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     batch: int = Field(default=512, ge=2)
     """Patches in a step."""
     learning_rate: float = Field(default=2e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Beta, Beta] = (0.5, 0.999)
     """Table I prints only beta = 0.5; the second is Adam's usual."""
     stage1_steps: int = Field(default=2000, ge=1)
     stage2_steps: int = Field(default=1000, ge=1)

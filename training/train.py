@@ -38,7 +38,7 @@ def train(
     """
     shares = share_out(read_normals(data, watch), settings.calibration_share)
     model_settings = _as_the_images(model_settings, [image.pixels for image in shares.learn])
-    natural = Natural(natural_folder, model_settings.network.channels)
+    natural = Natural(natural_folder, model_settings.network.channels, watch)
     gaaga = Gaaga(settings.anomalies, natural, model_settings.white)
     torch.manual_seed(settings.seed)
     model = CmaAe(model_settings)

@@ -20,7 +20,7 @@ from model.cma_ae import CmaAe
 from model.cmam import EPSILON
 from model.settings import PATCH, ModelSettings
 from training import checkpoint
-from training.anomalies import Gaaga
+from training.anomalies import Gaaga, Natural
 from training.checkpoint import Standing
 from training.errors import TrainingError
 from training.images import Shares
@@ -62,7 +62,7 @@ class TwoStage:
         self.standing = Standing()
         self._sampler = Sampler(shares.learn, gaaga, np.random.default_rng([settings.seed, 1]))
         self._path = checkpoint_path
-        self._identity = _identity(model.settings, settings, shares)
+        self._identity = _identity(model.settings, settings, shares, gaaga.natural)
         self._used = torch.zeros(model.settings.memory.items, dtype=torch.long, device=device)
         self._best: dict[str, Tensor] = {}
         judge = Sampler(shares.hold_out, gaaga, np.random.default_rng([settings.seed, 2]))
@@ -102,7 +102,10 @@ class TwoStage:
             standing.seconds = time.monotonic() - began
             out_of_time = self._out_of_time()
             if standing.step % settings.check_every == 0 or standing.step == steps or out_of_time:
-                self._checked(check())
+                score = check()
+                if standing.stage == 1:
+                    standing.slots_used = int((self._used > 0).sum())
+                self._checked(score)
                 if standing.stage == 1:
                     self._revive()
                 self.save()
@@ -158,7 +161,6 @@ class TwoStage:
     def _revive(self) -> None:
         """Memory items that no patch addressed since the last check become codes of patches."""
         dead = torch.nonzero(self._used == 0).flatten()
-        self.standing.slots_used = len(self._used) - len(dead)
         self._used.zero_()
         if not len(dead):
             return
@@ -188,10 +190,11 @@ class TwoStage:
         return self.standing.seconds >= share * self.settings.minutes * 60
 
     def _end_stage(self, steps: int) -> None:
-        """Back to the best weights; the next stage begins with a count of its own."""
+        """Back to the best weights (as printed, to none); the next stage counts anew."""
         standing = self.standing
         reason = "no longer improved" if self._stale() else "out of minutes"
-        self.model.load_state_dict(self._best)
+        if self.settings.stop == "early":
+            self.model.load_state_dict(self._best)
         standing.stages.append(
             {
                 "stage": standing.stage,
@@ -230,8 +233,11 @@ class TwoStage:
         self._monitor.resumed(self.standing.stage, self.standing.step)
 
 
-def _identity(model: ModelSettings, training: TrainingSettings, shares: Shares) -> str:
+def _identity(
+    model: ModelSettings, training: TrainingSettings, shares: Shares, natural: Natural
+) -> str:
     """The same for two runs that must give the same model."""
     images = [image.fingerprint for image in (*shares.learn, *shares.hold_out)]
     said = f"{PATCH} {model.model_dump_json()} {training.model_dump_json()} {images}"
+    said += natural.fingerprint
     return hashlib.sha256(said.encode()).hexdigest()

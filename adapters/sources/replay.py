@@ -73,8 +73,13 @@ class ReplaySource:
             ) from error
         if not paths:
             raise SourceError("lists no image", file=self._path, expected="a path a line")
+        readable = False
         for path in paths:
-            yield _read(path)
+            pixels = _read(path)
+            readable = readable or pixels is not None
+            yield pixels
+        if not readable:  # played in a loop it would be nothing but corrupt frames, without a pause
+            raise SourceError("holds no readable image", file=self._path, expected=PLAYABLE)
 
     def _paths(self) -> list[Path]:
         if self._path.suffix == LIST:

@@ -6,11 +6,15 @@ First in, first out would make every frame late once there are too many of them.
 import time
 from collections.abc import Callable
 
+import structlog
+
 from adapters.ports import Exposure, Frame, Reason
 from daemon.stations.batch import BatchQueue
 from daemon.stations.judge import Judge
 from daemon.stations.publish import Publish
 from daemon.stations.score import Score
+
+log = structlog.get_logger()
 
 
 class Admit:
@@ -42,9 +46,11 @@ class Admit:
         self._judge.uninspected(exposure, reason)
 
     def camera_up(self, camera: str, epoch: int) -> None:
+        log.info("camera up", camera=camera, epoch=epoch)
         self._publish.camera(camera, epoch, "up", None)
 
     def camera_down(self, camera: str, epoch: int, problem: str) -> None:
+        log.warning("camera down", camera=camera, epoch=epoch, problem=problem)
         self._publish.camera(camera, epoch, "down", problem)
 
     def _against(self, frame: Frame) -> Reason | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+import clearline
 from adapters.errors import SourceError
 from adapters.ports import Exposure, Frame, FrameFormat, FrameId, FrameSource, Lease, Reason, Shot
 from daemon.records.ledger import Account, Ledger
@@ -143,7 +144,7 @@ class Ingest:
             if self._stopping.is_set():  # `stop` came before there was a source to tell
                 return None
             self._source.stream(self)
-        except SourceError as error:
+        except clearline.Error as error:
             return str(error)
         except Exception as error:
             log.exception("camera thread failed", camera=self.camera.name)

@@ -48,6 +48,7 @@ class Score:
         self._batches = 0
         self._answered_ns = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._refused = ""
         self.restarts = 0
 
     @property
@@ -75,13 +76,12 @@ class Score:
                 await self._serve(self._worker)
                 self.restarts += 1
                 log.error("worker gone", restarts=self.restarts)
-            pause = backoff.next()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(backoff.next())
             try:
                 await self.start()
                 backoff.reset()
             except (WorkerError, OSError) as error:
-                log.error("worker does not come up", problem=str(error), retry_s=pause)
+                log.error("worker does not come up", problem=str(error))
 
     async def _serve(self, worker: WorkerHandle) -> None:
         """Returns, or is cancelled, with the worker waited for: then its slots are free again."""
@@ -141,7 +141,9 @@ class Score:
                 self._judge.answered(frame, result)
                 self._release(frame)
         elif isinstance(message, Refused):
-            log.warning("model refuses frames", problem=message.problem)
+            if message.problem != self._refused:  # said once, not for every batch
+                self._refused = message.problem
+                log.warning("model refuses frames", problem=message.problem)
             for frame in self._in_hand.pop(message.batch).batch.frames:
                 self._judge.uninspected(frame.exposure, Reason.NO_MODEL)
                 self._release(frame)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from adapters.errors import ImageFileError
+from adapters.errors import ImageFileError, PictureError
 from adapters.image_files import list_images, read_image, to_channels, write_image
 from adapters.ports import Pixels
 
@@ -134,9 +134,9 @@ def test_a_folder_without_pictures_is_refused_with_what_was_expected(tmp_path: P
 
 def test_what_cannot_be_written_is_one_of_our_errors(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ImageFileError, match="cannot be written"):
+    with pytest.raises(PictureError, match="cannot be written"):
         write_image(tmp_path / "file/image.png", picture(1))
-    with pytest.raises(ImageFileError, match="cannot be encoded"):
+    with pytest.raises(PictureError, match="cannot be encoded"):
         write_image(tmp_path / "image.txt", picture(1))
 
 

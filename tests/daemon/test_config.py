@@ -135,17 +135,31 @@ def test_the_environment_goes_over_the_file(
 @pytest.mark.parametrize(
     ("name", "value", "part"),
     [
-        ("CLEARLINE_CAMERAS__LEFT__DEADLINE_MS", "soon", "cameras.left.deadline_ms = 'soon'"),
+        (
+            "CLEARLINE_CAMERAS__LEFT__DEADLINE_MS",
+            "soon",
+            "CLEARLINE_CAMERAS__LEFT__DEADLINE_MS in the environment = 'soon' is wrong",
+        ),
         ("CLEARLINE_CAMERAS__LEFT__DEADLIN_MS", "50", "cameras.left.deadlin_ms is no key"),
-        ("CLEARLINE_WORKER", "cpu", "worker"),
-        ("CLEARLINE_CAMERAS", "{", "cameras"),
+        ("CLEARLINE_WORKER", "cpu", 'parsing value for field "worker"'),
+        ("CLEARLINE_CAMERAS", "{", 'parsing value for field "cameras"'),
+        ("CLEARLINE_LNIE", "x", "CLEARLINE_LNIE names no key that is known here"),
     ],
 )
-def test_a_mistake_in_the_environment_is_refused_as_one_in_the_file(
+def test_a_mistake_in_the_environment_is_refused_by_its_name(
     written: Written, monkeypatch: pytest.MonkeyPatch, name: str, value: str, part: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert part in refusal(written(GOOD))
+    with pytest.raises(ConfigurationError) as refused:
+        load(written(GOOD))
+    assert part in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_camera_name_has_no_capitals_which_the_environment_could_not_name(
+    written: Written,
+) -> None:
+    assert "cameras.Left" in refusal(written(GOOD.replace("[cameras.left]", "[cameras.Left]")))
 
 
 def test_it_cannot_be_changed_afterwards(written: Written) -> None:

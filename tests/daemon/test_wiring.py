@@ -50,8 +50,10 @@ async def refusal(settings: Configuration, kind: type[clearline.Error]) -> str:
         ("simulated:silk", "kind = 'silk' is not possible; expected woven or grain or wood"),
         ("simulated:woven?width=8", "width = 8 is not possible; expected 64 to 16384"),
         ("simulated:woven?fps=fast", "fps = 'fast' is wrong"),
-        ("replay:lot?loop=yes", "loop = 'yes' is wrong"),
-        ("replay:lot?width=3", "expected fps or loop"),
+        ("replay:.?loop=yes", "loop = 'yes' is wrong"),
+        ("replay:.?width=3", "expected fps or loop"),
+        ("replay:lot?fps=3", "does not exist"),
+        ("replay:", "does not exist"),
     ],
 )
 async def test_a_mistake_in_a_cameras_url_is_one_of_the_configuration(
@@ -109,7 +111,7 @@ async def test_a_ring_that_the_kernel_refuses_is_refused(
 
     monkeypatch.setattr(wiring.Ring, "create", full)
     said = await refusal(configured(), ConfigurationError)
-    assert "max_frame_bytes = '36 MiB' is more memory than this machine has to spare" in said
+    assert "max_frame_bytes = '36 MiB' cannot be reserved: Cannot allocate memory" in said
 
 
 def test_a_camera_gets_slots_for_its_deadline_and_three_more(configured: Configured) -> None:

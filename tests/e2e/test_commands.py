@@ -95,13 +95,42 @@ def test_train_calibrate_evaluate_inspect(
     stacked = product.width > 2 * product.height
     assert shown.shape[0] >= product.height * (3 if stacked else 1)
 
-    test_images = data / "test/flaw", data / "test/good/0.png"
-    code, inspected, _ = clearline("inspect", bundle, *test_images, "--json")
+    code, inspected, _ = clearline(
+        "inspect", bundle, data / "test", data / "test/good/0.png", "--pictures", tmp_path / "i",
+        "--json",
+    )  # fmt: skip
     assert code == 0
+    assert [Path(one["image"]).parent.name for one in inspected["images"]] == [
+        "flaw",
+        "good",
+        "good",
+    ]
+    assert (tmp_path / "i/flaw/0.png").is_file(), "kinds have images of the same names"
+    assert (tmp_path / "i/good/0.png").is_file()
     for one in inspected["images"]:
         over = one["score"] > one["threshold"]
         assert one["outcome"] == ("defect" if over else "ok")
         assert bool(one["regions"]) is over
+
+
+def test_good_test_images_alone_still_measure_false_rejects(
+    clearline: Callable[..., Any], tiny_files: Path
+) -> None:
+    data = tiny_files.parent / "data"
+    write_image(data / "test/good/0.png", SimulatedProduct("grain", 64, 64).part(0).pixels)
+    code, evaluation, _ = clearline("evaluate", tiny_files, data, "--json")
+    assert code == 0
+    assert evaluation["image"]["false_reject_rate"] == 0.0
+    assert evaluation["with_normal"] is None
+    assert clearline("evaluate", tiny_files, data)[0] == 0
+
+
+def test_a_colour_folder_calibrates_a_gray_bundle(
+    clearline: Callable[..., Any], tiny_files: Path
+) -> None:
+    data = tiny_files.parent / "data"
+    write_data(data, SimulatedProduct("grain", 64, 64, channels=3), normal=4)
+    assert clearline("calibrate", tiny_files, data, "--false-reject-rate", 0.4)[0] == 0
 
 
 def test_printed_settings_are_reached_by_the_settings_file(
@@ -140,6 +169,18 @@ def test_printed_settings_are_reached_by_the_settings_file(
             2,
             "minutes = -1.0 is wrong: Input should be greater than 0",
         ),
+        (("train", "{}/data", "--out", "{}/p.safetensors", "--seed", "-1"), 2,
+         "seed = -1 is wrong"),
+        (("train", "{}/data", "--out", "{}/data/x.safetensors", "--settings", "{}/white.toml"), 2,
+         "white.toml: model.white is no setting: the images say it"),
+        (("train",), 2, "Missing argument 'data'."),
+        (("evaluate", "{}/tiny.safetensors", "{}/data", "--bogus"), 2, "No such option: --bogus"),
+        (("calibrate", "{}/tiny.safetensors", "{}/data", "--false-reject-rate", "0.5", "--out",
+          "{}/no/c.json"), 2, "no: out does not exist"),
+        (("inspect", "{}/tiny.safetensors", "{}/small.png"), 2,
+         "small.png: '200x40' is smaller than a patch; expected at least 64x64"),
+        (("evaluate", "{}/tiny.safetensors", "{}/masked"), 2,
+         "is a mask of another size than its image; expected 64x64"),
         (("calibrate", "{}/none.safetensors", "{}/data", "--false-reject-rate", "0.1"), 2,
          "none.safetensors: does not exist; expected a bundle"),
         (("calibrate", "{}/tiny.safetensors", "{}/data", "--false-reject-rate", "2"), 2,
@@ -171,6 +212,10 @@ def test_errors_are_one_line_and_name_what_is_wrong(
     calibration = (here / "tiny.calibration.json").read_text()
     other = json.loads(calibration) | {"bundle": "another"}
     (here / "c.json").write_text(json.dumps(other))
+    (here / "white.toml").write_text("[model]\nwhite = 4095\n")
+    write_image(here / "small.png", np.zeros((40, 200, 1), np.uint8))
+    write_image(here / "masked/test/flaw/a.png", np.zeros((64, 64, 1), np.uint8))
+    write_image(here / "masked/ground_truth/flaw/a.png", np.zeros((64, 70, 1), np.uint8))
     (here / "line.toml").write_text('[camera.left]\nurl = "replay:x"\n')
     ended, _, error = clearline(*(word.replace("{}", str(here)) for word in words))
     assert ended == code

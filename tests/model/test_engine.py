@@ -191,7 +191,6 @@ def test_auto_is_the_gpu_where_there_is_one() -> None:
     [
         (63, 90, 1, "image = '90x63' is smaller than a patch; expected at least 64x64 pixels"),
         (90, 63, 1, "image = '63x90' is smaller than a patch; expected at least 64x64 pixels"),
-        (64, 64, 3, "channels = 3 does not fit this model; expected 1"),
     ],
 )
 def test_a_frame_of_another_shape_is_refused(
@@ -200,6 +199,17 @@ def test_a_frame_of_another_shape_is_refused(
     with pytest.raises(FrameShapeError) as caught:
         engine.score(_frames(1, height, width, channels))
     assert str(caught.value) == problem
+
+
+def test_colour_frames_give_a_gray_model_their_luma(engine: Engine) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (70, 80, 3), np.uint8)
+    luma = colour.astype(float) @ [0.299, 0.587, 0.114]
+    (seen,) = engine.score([colour])
+    expected = engine._model.map(torch.from_numpy(luma).float()[None, None])[0]
+    np.testing.assert_allclose(seen.defect_map, expected.detach().numpy(), rtol=1e-3, atol=1e-6)
+    gray = colour[:, :, :1]
+    (same,) = engine.score([np.repeat(gray, 3, axis=2)])
+    assert same.score == pytest.approx(engine.score([gray])[0].score, rel=1e-3)
 
 
 # A broken model

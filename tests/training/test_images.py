@@ -33,14 +33,14 @@ def test_fingerprints_are_of_the_picture_not_of_its_file(tmp_path: Path) -> None
     pixels = SimulatedProduct("grain", 64, 64).part(0).pixels
     write_image(tmp_path / "a.png", pixels)
     write_image(tmp_path / "b.bmp", pixels)
-    same = [Normal(tmp_path / "a.png", pixels), Normal(tmp_path / "b.bmp", pixels.copy())]
+    same = [Normal.of(tmp_path / "a.png", pixels), Normal.of(tmp_path / "b.bmp", pixels.copy())]
     assert same[0].fingerprint == same[1].fingerprint
-    assert Normal(tmp_path / "a.png", pixels[::-1].copy()).fingerprint != same[0].fingerprint
+    assert Normal.of(tmp_path / "a.png", pixels[::-1].copy()).fingerprint != same[0].fingerprint
 
 
 def test_shares_are_disjoint_complete_and_the_same_in_any_order() -> None:
     product = SimulatedProduct("grain", 64, 64)
-    images = [Normal(Path(str(k)), product.part(k).pixels) for k in range(20)]
+    images = [Normal.of(Path(str(k)), product.part(k).pixels) for k in range(20)]
     shares, again = share_out(images, 0.2), share_out(images[::-1], 0.2)
     used = [
         image.path for part in (shares.learn, shares.hold_out, shares.calibrate) for image in part
@@ -89,7 +89,7 @@ def mixed_types(root: Path) -> Path:
         (no_normals, r"has no normal images; expected images in train/good"),
         (empty_normals, r"train/good: holds no image; expected files ending in"),
         (too_small, r"a.png: '200x63' is smaller than a patch; expected at least 64x64"),
-        (truncated, r"a.png: '60 bytes' is truncated or no image"),
+        (truncated, r"a.png: is truncated or no image \(60 bytes\)"),
         (mixed_types, r"b.png: 'uint16' is of another data type.*expected uint8"),
     ],
 )
@@ -102,7 +102,7 @@ def test_what_is_wrong_with_normal_images(
 
 
 def test_too_few_normal_images_to_share_out() -> None:
-    one = Normal(Path("a"), gray(64, 64))
+    one = Normal.of(Path("a"), gray(64, 64))
     with pytest.raises(clearline.UsageError, match=r"train/good = 1 are too few.*at least 2"):
         share_out([one], 0.0)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import clearline
+from adapters.image_files import write_image
 from adapters.sources.product import SimulatedProduct
 from model.bundle import Bundle
 from model.cma_ae import CmaAe
@@ -25,11 +26,11 @@ from training.two_stage import TwoStage
 @pytest.fixture
 def make_loop(tmp_path: Path, small_model: ModelSettings, silent: Any) -> Callable[..., TwoStage]:
     product = SimulatedProduct("grain", 96, 96)
-    images = [Normal(Path(f"{k}.png"), product.part(k).pixels) for k in range(6)]
+    images = [Normal.of(Path(f"{k}.png"), product.part(k).pixels) for k in range(6)]
 
-    def make(settings: TrainingSettings) -> TwoStage:
+    def make(settings: TrainingSettings, photographs: Path | None = None) -> TwoStage:
         torch.manual_seed(settings.seed)
-        gaaga = Gaaga(settings.anomalies, Natural(None, 1), 255)
+        gaaga = Gaaga(settings.anomalies, Natural(photographs, 1), 255)
         shares = Shares(images[:4], images[4:], [])
         return TwoStage(
             CmaAe(small_model), settings, shares, gaaga, tmp_path / "ck", silent,
@@ -138,8 +139,12 @@ def test_fixed_runs_every_step_as_printed(
     settings = quick.model_copy(update={"stop": "fixed", "patience": 1})
     loop = make_loop(settings)
     loop._reconstruction = lambda: -1.0  # type: ignore[method-assign]
-    loop.run()
+    scores = iter([0.9, 0.1, 0.1])
+    loop._artificial_f1 = lambda: next(scores)  # type: ignore[method-assign]
+    model = loop.run()
     assert [stage["steps"] for stage in loop.standing.stages] == [6, 6]
+    best = {n.removeprefix("decoder."): t for n, t in loop._best.items() if "decoder" in n}
+    assert changed(best, dict(model.decoder.state_dict())), "the last weights, not the best"
 
 
 def test_a_stage_ends_with_its_best_weights(
@@ -184,7 +189,24 @@ def test_dead_memory_items_become_codes_of_patches(
     after = loop.model.cmam.memory.items.detach()
     assert torch.equal(before[[0, 1, 2, 4]], after[[0, 1, 2, 4]])
     assert not torch.equal(before[3], after[3])
-    assert loop.standing.slots_used == 7
+
+
+def test_the_report_says_how_many_memory_items_are_in_use(
+    make_loop: Callable[..., TwoStage], quick: TrainingSettings
+) -> None:
+    loop = make_loop(quick.model_copy(update={"stage1_steps": 2}))
+    addressed: set[int] = set()
+    original = loop.model.cmam.memory.forward
+
+    def remember(z: torch.Tensor) -> Any:
+        recall = original(z)
+        if loop.model.training:
+            addressed.update(torch.nonzero((recall.weights > 0).any(dim=0)).flatten().tolist())
+        return recall
+
+    loop.model.cmam.memory.forward = remember  # type: ignore[method-assign]
+    loop._stage(2, loop._loss1, loop._reconstruction)
+    assert loop.standing.slots_used == len(addressed) > 0
 
 
 def test_a_loss_out_of_bounds_ends_the_training_with_its_reason(
@@ -241,6 +263,9 @@ def test_the_checkpoint_of_another_training_is_refused_by_name(
     loop.save()
     with pytest.raises(clearline.Error, match=r"ck: is the checkpoint of another training"):
         make_loop(quick.model_copy(update={"seed": 1})).run()
+    write_image(tmp_path / "photographs/a.png", SimulatedProduct("wood", 90, 90).part(0).pixels)
+    with pytest.raises(clearline.Error, match=r"ck: is the checkpoint of another training"):
+        make_loop(quick, tmp_path / "photographs").run()
     (tmp_path / "ck").write_bytes((tmp_path / "ck").read_bytes()[:1000])
     with pytest.raises(clearline.Error, match=r"ck: is a damaged checkpoint"):
         make_loop(quick).run()
