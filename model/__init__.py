@@ -3,6 +3,6 @@
 import os
 
 # Read by OpenMP when torch is loaded, so it is set before any module here loads it. By default its
-# threads spin while they wait for each other: with one busy neighbour on two cores a frame of
-# 256x256 then took 1000 ms instead of 75 (docs/measurements.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# threads spin for milliseconds while they wait for each other, and beside a busy neighbour they
+# spin in each other's way (docs/measurements.md). A short spin costs nothing alone.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
