@@ -40,10 +40,12 @@ class WorkerHandle:
         ours.setblocking(False)
         with contextlib.ExitStack() as on_failure, theirs:
             on_failure.callback(ours.close)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "daemon.worker.process", str(theirs.fileno()), str(ring.fd),
-                pass_fds=(theirs.fileno(), ring.fd), stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
+            making = asyncio.ensure_future(_make_process(theirs.fileno(), ring.fd))
+            try:
+                process = await asyncio.shield(making)
+            except asyncio.CancelledError:  # a process half made would be nobody's
+                await WorkerHandle(await making, ours).end()
+                raise
             on_failure.pop_all()
         handle = WorkerHandle(process, ours)
         try:
@@ -97,3 +99,10 @@ class WorkerHandle:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
+
+
+async def _make_process(control: int, ring: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon.worker.process", str(control), str(ring),
+        pass_fds=(control, ring), stdin=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip

@@ -50,8 +50,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     ring = Ring(int(sys.argv[2]))
+    first = control.recv(PACKET)
+    if not first:  # the daemon was stopped meanwhile
+        return
     try:
-        recipes = _load(decode_to_worker(control.recv(PACKET)))
+        recipes = _load(decode_to_worker(first))
     except clearline.Error as error:
         control.send(encode(Failed(str(error))))
         return

@@ -184,6 +184,7 @@ async def test_a_killed_worker_costs_frames_but_neither_the_line_nor_the_balance
     for k in range(12):
         write_image(tmp_path / "lot" / f"{k:02}.png", np.full((70, 96, 1), 90 + k, np.uint8))
     (tmp_path / "lot/05.png").write_bytes(b"broken")
+    (tmp_path / "nowhere").mkdir()  # a folder that nobody has filled yet
     path = write_config(
         tmp_path,
         module_files,

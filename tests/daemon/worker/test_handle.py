@@ -137,13 +137,18 @@ async def test_a_defects_heat_map_stands_in_its_slot(workers: Started, ring: Rin
     assert not heats[2].any()
 
 
-@pytest.mark.parametrize("shape", [SMALL, COLOUR], ids=["smaller than a patch", "colour"])
+async def test_colour_frames_are_scored_by_a_gray_model(workers: Started, ring: Ring) -> None:
+    write(ring, COLOUR, 2)
+    (answer,) = await answers(workers.plain, request(ring, COLOUR, 2))
+    assert isinstance(answer, Scored)
+
+
 async def test_frames_that_no_model_can_score_are_refused_and_work_goes_on(
-    workers: Started, ring: Ring, shape: FrameFormat
+    workers: Started, ring: Ring
 ) -> None:
     write(ring, FORMAT, 2)
     refused, scored = await answers(
-        workers.plain, request(ring, shape, 2, batch=7), request(ring, FORMAT, 2, batch=8)
+        workers.plain, request(ring, SMALL, 2, batch=7), request(ring, FORMAT, 2, batch=8)
     )
     assert isinstance(refused, Refused)
     assert refused.batch == 7
