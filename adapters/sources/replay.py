@@ -1,7 +1,8 @@
 """A camera played back: a folder of images, one image, a list of them, or a video.
 
 With `fps` it keeps that pace as a camera would, and a frame that finds no slot is lost and
-reported; without, it delivers as fast as slots are lent. `loop` begins again at the end. Everything
+reported; with `fps=0` it delivers as fast as slots are lent, and wants a long deadline: it runs
+ahead of the worker until ADMIT turns frames away. `loop` begins again at the end. Everything
 happens in the thread that calls `stream`.
 """
 
