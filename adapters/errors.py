@@ -21,3 +21,11 @@ class PictureError(clearline.Error):
 
 class SinkError(clearline.Error):
     """Whoever should receive events does not. They stay in the outbox and are sent again."""
+
+
+class MessageError(clearline.Error):
+    """A message from the PLC that cannot be understood. It is counted and let go."""
+
+
+class FrameMessageError(clearline.Error):
+    """A message is no picture of this format, and cannot be read."""

@@ -4,9 +4,9 @@ All times named `_ns` are nanoseconds; `exposed_ns` and the deadlines run on CLO
 step of the wall clock changes nothing. `wall_ns` is Unix time and only ever printed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
@@ -102,6 +102,11 @@ class Intake(Protocol):
 class FrameSource(Protocol):
     """A camera. `stream` blocks a thread that belongs to it; `stop` may come from any thread."""
 
+    @property
+    def counts_on(self) -> bool:
+        """Its frame numbers begin at 0 and go on while nobody is connected, so that what was missed
+        is known."""
+
     def stream(self, intake: Intake) -> None:
         """Open, deliver frames, return when the far end has no more or `stop` was called.
 
@@ -144,6 +149,10 @@ class Frame:
     exposure: Exposure
     format: FrameFormat
     slot: int
+    change: float | None = None
+    """From the camera's frame before it (`model.change`); None where there was none."""
+    recipe: str = ""
+    """Which model judges it; set once, at ADMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +166,8 @@ class Verdict:
     """The largest value of the defect map; None where nothing was scored."""
     threshold: float | None
     decided_ns: int
+    recipe: str = ""
+    """Whose model judged; empty where none did."""
 
     @property
     def latency_ms(self) -> float:
@@ -181,6 +192,69 @@ class VerdictSink(Protocol):
     """Someone who is told every verdict at once. Must not block: it runs on the event loop."""
 
     def tell(self, verdict: Verdict) -> None: ...
+
+
+class MachineState(IntEnum):
+    """OPC 40100-1 VisionStateMachine, as far as a line of ours is ever in it."""
+
+    PREOPERATIONAL = 1
+    HALTED = 2
+    ERROR = 3
+    INITIALIZED = 5
+    READY = 6
+    CONTINUOUS_EXECUTION = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """That the line is alive; every `period_ms`."""
+
+    state: MachineState
+    counter: int
+    """Moves only while capture, scoring and judging do, or while there is nothing to do."""
+    cameras_ok: int
+    """Bit n: the camera of number n + 1 shows frames."""
+    verdicts: int
+    """Since the start."""
+    period_ms: int
+    p99_ms: float
+    """Exposure to decision, of the last frames judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartTold:
+    """The PLC saw a part: the number it gave it, and its count of camera triggers."""
+
+    part: int
+    triggers: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineTold:
+    """The PLC's own counts since its start, once a second."""
+
+    run: bool
+    recipe: str
+    """Empty where it chooses none."""
+    parts: int
+    accepted: int
+    rejected_defect: int
+    rejected_silent: int
+    last_msg_no: tuple[int, ...]
+    """Of each camera, by its number; what it heard last."""
+
+
+class PlcRoad(VerdictSink, Protocol):
+    """The way to the PLC: verdicts and beats out, its parts and counts in. On the event loop."""
+
+    async def run(self, hear: Callable[[PartTold | LineTold], None]) -> None:
+        """Until cancelled: connect, stay connected, come back."""
+
+    def beat(self, beat: Beat) -> None:
+        """Send it now or never."""
+
+    def state(self, state: Mapping[str, Any]) -> None:
+        """What the retained state says from now on, besides `online`."""
 
 
 class EventSink(Protocol):

@@ -80,7 +80,7 @@ def train(
     A fifth of them is left for `calibrate` (calibration_share). A training that was killed goes on
     from its last checkpoint when the same command is given again.
     """
-    with console.loading_torch():
+    with console.working("loading torch"):
         from training.commands import train_to
 
     with console.progress() as bars:
@@ -109,7 +109,7 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Set the threshold from normal images that did not train the bundle."""
-    with console.loading_torch():
+    with console.working("loading torch"):
         from training.commands import calibrate_to
 
     with console.progress() as bars:
@@ -135,7 +135,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a bundle on test images with masks."""
-    with console.loading_torch():
+    with console.working("loading torch"):
         from training.commands import evaluate_on, evaluation_table
 
     with console.progress() as bars:
@@ -159,7 +159,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Say of each image whether its surface is good."""
-    with console.loading_torch():
+    with console.working("loading torch"):
         from training.commands import inspect_images
 
     with console.progress() as bars:
@@ -191,14 +191,30 @@ def run(
 
 @app.command()
 def check(config: Config, json: Json = False) -> None:
-    """Say whether a configuration can be run, and what it asks for."""
-    from daemon.running import check_line
+    """Say whether a configuration can be run here: opens the cameras, measures the machine."""
+    from daemon.checking import check_line
 
-    checked = check_line(config)
+    with console.working("opening the cameras and measuring the machine"):
+        checked = check_line(config)
     if json:
         console.print_json(checked)
     else:
         console.print_table(f"{config} can be run", checked)
+
+
+@app.command()
+def ledger(
+    state_dir: Annotated[Path, typer.Argument(help="A line's state folder.")], json: Json = False
+) -> None:
+    """Show what became of every frame, also while the line runs."""
+    from daemon.records.ledger import Ledger, report
+
+    told = report(Ledger(state_dir / "ledger", writable=False))
+    if json:
+        console.print_json(told)
+    else:
+        for camera, counts in told["cameras"].items():
+            console.print_table(f"camera {camera}", counts)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -53,6 +53,8 @@ class CameraSettings(Section):
     max_fps: float = Field(default=30.0, gt=0, le=10_000)
     """With the deadline, how many slots of the ring the camera gets."""
     max_frame_bytes: int = Field(default=4 << 20, ge=64 * 64, le=1 << 30)
+    number: int | None = Field(default=None, ge=1, le=32)
+    """What the PLC calls it; its place in the file where none is named."""
     mm_per_px: float | None = Field(default=None, gt=0)
     """The camera's scale; without it events carry pixels only."""
 
@@ -61,6 +63,37 @@ class WorkerSettings(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` (a GPU where there is one), `cpu`, or `cuda:N`."""
     batch_frames: int = Field(default=8, ge=1, le=64)
+
+
+class MqttSettings(Section):
+    host: str | None = None
+    """The broker that the PLC listens to; no PLC where none is named."""
+    port: int = Field(default=1883, ge=1, le=65535)
+    base: str = Field(default="clearline", pattern=r"^[!-~]{1,64}$")
+    """What every topic begins with: `enterprise/site/area/line/cell` is the habit."""
+    byte_order: Literal["little", "big"] = "little"
+    """`big` for Siemens."""
+    verdicts_as_json: bool = False
+    """Every verdict also as text, for people who look on."""
+    username: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    """Who signed the broker's certificate: the connection is TLS. Without it, it is not."""
+    cert_file: Path | None = None
+    """Who we are, with `key_file`, where the broker asks for it."""
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "MqttSettings":
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file is of no use without username")
+        if self.cert_file is not None and self.ca_file is None:
+            raise ValueError("cert_file is of no use without ca_file")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        if any(sign in self.base for sign in "+#") or self.base[0] == "$":
+            raise ValueError("base must be a topic: without + and #, not beginning with $")
+        return self
 
 
 class OutboxSettings(Section):
@@ -101,6 +134,7 @@ class Configuration(BaseSettings):
     cameras: dict[Key, CameraSettings] = Field(min_length=1)
     recipes: dict[Key, RecipeSettings] = Field(min_length=1)
     worker: WorkerSettings = WorkerSettings()
+    mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
     events: EventSettings = EventSettings()
     evidence: EvidenceSettings = EvidenceSettings()
@@ -112,7 +146,17 @@ class Configuration(BaseSettings):
             if camera.recipe not in self.recipes:
                 known = ", ".join(self.recipes)
                 raise ValueError(f"cameras.{name}.recipe = {camera.recipe!r} is none of {known}")
+        numbers = self.camera_numbers().values()
+        if len(set(numbers)) < len(numbers) or max(numbers) > 32:
+            raise ValueError(f"cameras need numbers of their own, 1 to 32: {self.camera_numbers()}")
         return self
+
+    def camera_numbers(self) -> dict[str, int]:
+        """What the PLC calls each camera."""
+        return {
+            name: camera.number or place
+            for place, (name, camera) in enumerate(self.cameras.items(), start=1)
+        }
 
     @classmethod
     def settings_customise_sources(
@@ -191,6 +235,13 @@ def _relative_to(folder: Path, configuration: Configuration) -> Configuration:
             "state_dir": placed(configuration.state_dir),
             "recipes": recipes,
             "events": section(configuration.events, jsonl=configuration.events.jsonl),
+            "mqtt": section(
+                configuration.mqtt,
+                password_file=configuration.mqtt.password_file,
+                ca_file=configuration.mqtt.ca_file,
+                cert_file=configuration.mqtt.cert_file,
+                key_file=configuration.mqtt.key_file,
+            ),
             "evidence": section(configuration.evidence, folder=configuration.evidence.folder),
         }
     )

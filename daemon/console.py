@@ -42,9 +42,9 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def loading_torch() -> Iterator[None]:
-    """It takes some seconds, in which a command that says nothing looks as if it hung."""
-    with remarks.status("loading torch") if remarks.is_terminal else nullcontext():
+def working(on: str) -> Iterator[None]:
+    """For some seconds in which a command that says nothing looks as if it hung."""
+    with remarks.status(on) if remarks.is_terminal else nullcontext():
         yield
 
 

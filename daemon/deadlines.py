@@ -1,6 +1,7 @@
 """Whether a frame can be judged in time: what service took lately, and what is before it."""
 
 from collections import deque
+from collections.abc import Collection
 from statistics import median
 
 from adapters.ports import FrameFormat
@@ -26,3 +27,9 @@ class ServiceTimes:
 
     def per_frame_ns(self, kind: Kind) -> float:
         return median(self._lately[kind]) if kind in self._lately else 0.0
+
+
+def percentile(values: Collection[float], q: float) -> float:
+    """By nearest rank; 0 where there is none yet."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * q / 100))] if ordered else 0.0

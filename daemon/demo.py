@@ -24,10 +24,11 @@ from adapters.sources.product import SimulatedProduct
 from adapters.url import CameraUrl
 from daemon import config, console, logs, wiring
 from daemon.config import LogSettings
+from daemon.deadlines import percentile
 from daemon.errors import StateError
 from daemon.records.ledger import Counts, Ledger
 from daemon.running import live
-from daemon.watch.terminal import Watch, percentile
+from daemon.watch.terminal import Watch
 from model import calibration as calibrations
 from model.calibration import Calibration
 
@@ -72,7 +73,7 @@ def run_demo(frames: int, keep: Path | None, *, as_json: bool) -> None:
         truth = _Truth()
         watch = None if as_json else Watch()
         settings = config.load(folder / "line.toml")
-        asyncio.run(live(settings, folder, watch, (truth,)))
+        asyncio.run(live(settings, folder / "line.toml", watch, (truth,)))
         counts = {a.camera: a.counts() for a in Ledger(folder / "state" / "ledger").accounts()}
         result = _result(counts, truth, calibrations.load(calibrations.beside(bundle)))
     if as_json:

@@ -63,7 +63,7 @@ def defect(
 def camera(
     line: Line, name: str, epoch: int, kind: str, wall_ns: int, data: Mapping[str, Any]
 ) -> Event:
-    """`kind`: up, down or uninspected; `data` says more."""
+    """`kind`: up, down, gap, uninspected or set_aside; `data` says more."""
     id_ = f"{line.name}/{name}/{epoch}/{kind}/{wall_ns}"
     return _event("camera", id_, line, name, wall_ns, {"kind": kind, "epoch": epoch, **data})
 
@@ -72,17 +72,19 @@ def uninspected(
     line: Line, first: FrameId, last: FrameId, reason: Reason, count: int, wall_ns: int
 ) -> Event:
     """Frames in a row of one camera that were not judged, for one reason."""
+    kind = "gap" if reason is Reason.CAMERA_GAP else "uninspected"
     data = {
         "reason": reason.value,
         "first_sequence": first.sequence,
         "last_sequence": last.sequence,
         "count": count,
     }
-    return camera(line, first.camera, first.epoch, "uninspected", wall_ns, data)
+    return camera(line, first.camera, first.epoch, kind, wall_ns, data)
 
 
 def of_line(line: Line, kind: str, run: int, wall_ns: int, data: Mapping[str, Any]) -> Event:
-    """`kind`: started, stopped, unrecorded or summary; `run` counts the daemon's starts."""
+    """`kind`: started, stopped, model_changed, alarm, unrecorded or summary; `run` counts the
+    daemon's starts."""
     id_ = f"{line.name}/{run}/{kind}/{wall_ns}"
     return _event("line", id_, line, line.name, wall_ns, {"kind": kind, "run": run, **data})
 

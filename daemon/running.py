@@ -1,32 +1,40 @@
-"""`clearline run` and `clearline check`: a configuration file, put to work or only looked at."""
+"""`clearline run`: a configuration file, put to work."""
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+import clearline
 from adapters.ports import VerdictSink
 from daemon import config, console, logs, wiring
 from daemon.config import Configuration
-from daemon.service import serve
+from daemon.service import Service, serve
 from daemon.watch.terminal import Watch
-from daemon.wiring import Room
+
+log = structlog.get_logger()
 
 
 def run_line(path: Path, *, watch: bool) -> None:
     """Raises clearline.Error where the line cannot start, or where a part of it failed."""
     settings = config.load(path)
     logs.configure(settings.log)
-    asyncio.run(live(settings, path.parent, Watch() if watch else None, ()))
+    asyncio.run(live(settings, path, Watch() if watch else None, ()))
 
 
 async def live(
-    settings: Configuration, base: Path, watch: Watch | None, sinks: Sequence[VerdictSink]
+    settings: Configuration, file: Path, watch: Watch | None, sinks: Sequence[VerdictSink]
 ) -> None:
     """The line's whole life, on the terminal as well where there is a `watch`."""
     seen = (*sinks, watch) if watch is not None else sinks
-    service = wiring.build(settings, base, seen)
+    service = wiring.build(settings, file.parent, seen)
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, _read_again, file, settings, service
+    )
     view = None if watch is None else asyncio.create_task(watch.show(service, console.results))
     try:
         await serve(service)
@@ -37,22 +45,23 @@ async def live(
                 await view
 
 
-def check_line(path: Path) -> dict[str, Any]:
-    """What can be known without a worker; makes the state folder. Raises clearline.Error."""
-    settings = config.load(path)
-    for camera in settings.cameras.values():
-        wiring.source(camera.url, path.parent)
-    models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
-    wiring.make_state_dir(settings.state_dir)
-    rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
-    ring = wiring.ring_bytes(rooms)
-    return {
-        "line": settings.line,
-        "state_dir": str(settings.state_dir),
-        "ring_mib": round(ring / (1 << 20), 1),
-        **{f"recipe {name}": f"{model.name} ({model.hash})" for name, model in models.items()},
-        **{
-            f"camera {name}": f"{camera.url}, {rooms[name].slots} slots, recipe {camera.recipe}"
-            for name, camera in settings.cameras.items()
-        },
-    }
+def _read_again(file: Path, settings: Configuration, service: Service) -> None:
+    """On SIGHUP: cameras go over to the recipes that the file names now, at their next parts."""
+    try:
+        new = config.load(file)
+    except clearline.Error as error:
+        log.error("configuration not taken over", problem=str(error))
+        return
+    if _but_for_recipes(new) != _but_for_recipes(settings):
+        log.error("configuration not taken over: more than cameras' recipes differs; restart")
+        return
+    log.info("configuration read again")
+    for name, camera in new.cameras.items():
+        service.parts.recipes.ask(camera.recipe, [name])
+
+
+def _but_for_recipes(settings: Configuration) -> dict[str, Any]:
+    said = settings.model_dump()
+    for camera in said["cameras"].values():
+        del camera["recipe"]
+    return said

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -13,6 +12,9 @@ import structlog
 from adapters.ports import EventSink, Reason
 from daemon import events
 from daemon.events import Line
+from daemon.plc import Plc
+from daemon.pulse import PERIOD_MS
+from daemon.recipes import Recipes
 from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence
 from daemon.records.ledger import Ledger
@@ -35,17 +37,18 @@ class Parts:
     claim: IO[bytes]
     """Of the state folder; closed at the very end."""
     line: Line
-    run_number: int
     ledger: Ledger
     ring: Ring
     ingests: Sequence[Ingest]
     score: Score
     judge: Judge
     publish: Publish
+    recipes: Recipes
+    plc: Plc | None
     outbox: Outbox
     drainer: Drain
     sink: EventSink
-    evidence: Evidence | None
+    evidence: Evidence
     drain_seconds: float
 
 
@@ -72,12 +75,18 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         self._spawn("drainer", self.parts.drainer.run())
+        if self.parts.plc is not None:
+            self._spawn("plc", self.parts.plc.run())
+            self._spawn("beat", self._every(PERIOD_MS / 1000, self.parts.plc.beat))
+            self.parts.plc.show()
         await self._announce_gaps()
         log.info("waiting for the worker")  # it loads torch and the bundles: some seconds
         if not await self._unless_stopped(self.parts.score.start()):
             return
         self._started = True
-        self._tell("started", {"cameras": [i.camera.name for i in self.parts.ingests]})
+        self.parts.publish.of_line(
+            "started", {"cameras": [i.camera.name for i in self.parts.ingests]}
+        )
         log.info("started", line=self.parts.line.name, cameras=len(self.parts.ingests))
         self._spawn("score", self.parts.score.run())
         self._spawn("runs", self._every(1, self.parts.publish.end_runs))
@@ -114,8 +123,7 @@ class Service:
             closing.callback(parts.ring.close)
             closing.callback(parts.outbox.close)
             closing.push_async_callback(parts.sink.close)
-            if parts.evidence is not None:
-                closing.callback(parts.evidence.close)
+            closing.callback(parts.evidence.close)
             for ingest in parts.ingests:
                 ingest.stop()
             parts.publish.end_runs()
@@ -124,7 +132,7 @@ class Service:
                 task.cancel()
             ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
             if self._started:
-                self._tell("stopped", self._counts())
+                self.parts.publish.of_line("stopped", self._counts())
             if drainer is not None:
                 parts.drainer.finish()
                 await asyncio.wait({drainer}, timeout=parts.drain_seconds)
@@ -137,6 +145,8 @@ class Service:
                 raise result
 
     def request_stop(self) -> None:
+        if self.parts.plc is not None:
+            self.parts.plc.pulse.halted = True
         self._stopping.set()
 
     async def _announce_gaps(self) -> None:
@@ -144,7 +154,7 @@ class Service:
         gaps = {a: gap for a in self.parts.ledger.accounts() if (gap := a.gap()) is not None}
         for gap in gaps.values():
             log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
-            self._tell("unrecorded", events.unrecorded(gap))
+            self.parts.publish.of_line("unrecorded", events.unrecorded(gap))
         await asyncio.wrap_future(self.parts.outbox.depth())  # answered behind what was put before
         for account in gaps:
             account.close_gap()
@@ -165,21 +175,17 @@ class Service:
         for ingest in self.parts.ingests:
             await ingest.done.wait()
 
-    async def _every(self, seconds: float, call: Any) -> None:
+    async def _every(self, seconds: float, call: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(seconds)
             call()
 
     def _summarise(self) -> None:
-        self._tell("summary", self._counts())
+        self.parts.publish.of_line("summary", self._counts())
 
     def _counts(self) -> dict[str, Any]:
         accounts = self.parts.ledger.accounts()
         return events.summary({account.camera: account.counts() for account in accounts})
-
-    def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
-        parts = self.parts
-        parts.outbox.put(events.of_line(parts.line, kind, parts.run_number, time.time_ns(), data))
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks[name] = asyncio.create_task(work, name=name)

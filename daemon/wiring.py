@@ -3,26 +3,38 @@
 import contextlib
 import fcntl
 import math
+import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+import structlog
+
 from adapters.errors import SourceUrlError
-from adapters.ports import Frame, FrameSource, VerdictSink
+from adapters.ports import Frame, FrameSource, Pixels, VerdictSink
 from adapters.sinks.jsonl import JsonLinesSink
+from adapters.sinks.mqtt import MqttRoad
+from adapters.sinks.mqtt_link import MqttSettings, Tls
 from adapters.sources.product import SimulatedProduct
 from adapters.sources.replay import ReplaySource
 from adapters.sources.simulated import SimulatedSource
+from adapters.sources.zeromq import ZeroMqSource
 from adapters.url import CameraUrl
 from daemon.config import CameraSettings, Configuration, RecipeSettings
 from daemon.deadlines import Kind
 from daemon.errors import ConfigurationError, StateError
 from daemon.events import Line, Model
+from daemon.plc import Plc
+from daemon.pulse import PERIOD_MS, Pulse
+from daemon.recipes import Recipes, Switched
 from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence
 from daemon.records.ledger import Ledger
 from daemon.records.outbox import Outbox
+from daemon.records.reconcile import Disagreement, Reconciliation
 from daemon.service import Parts, Service
 from daemon.stations.admit import Admit
 from daemon.stations.batch import BatchQueue
@@ -30,11 +42,14 @@ from daemon.stations.ingest import Camera, Ingest
 from daemon.stations.judge import Judge
 from daemon.stations.publish import Place, Publish
 from daemon.stations.score import Score
+from daemon.stations.second_try import SecondTries
 from daemon.worker.handle import WorkerHandle
 from daemon.worker.protocol import Load, RecipeFiles, Result
 from daemon.worker.ring import Quota, Ring
 from model import bundle as bundles
 from model import calibration as calibrations
+
+log = structlog.get_logger()
 
 SPARE_SLOTS = 3  # of each camera: being filled, being scored, being judged
 
@@ -90,9 +105,27 @@ def simulated_product(url: CameraUrl) -> SimulatedProduct:
     )
 
 
+def _zeromq(url: CameraUrl, base: Path) -> FrameSource:
+    url.allow("socket", "bind")
+    socket = url.options.get("socket", "pull")
+    if socket not in ("pull", "sub"):
+        raise SourceUrlError(
+            f"is wrong (in {url.text})", key="socket", value=socket, expected="pull or sub"
+        )
+    transport = url.scheme.removeprefix("zmq+")
+    if transport == "tcp" and not re.fullmatch(r"[^:/]+:[1-9]\d{0,4}", url.place):
+        raise SourceUrlError(
+            "is no address", key="url", value=url.text, expected="zmq+tcp://HOST:PORT"
+        )
+    bind = url.flag("bind", default=False)
+    return ZeroMqSource(f"{transport}://{url.place}", socket, bind=bind)  # type: ignore[arg-type]
+
+
 _SOURCES: dict[str, Callable[[CameraUrl, Path], FrameSource]] = {
     "replay": _replay,
     "simulated": _simulated,
+    "zmq+ipc": _zeromq,
+    "zmq+tcp": _zeromq,
 }
 
 
@@ -172,7 +205,7 @@ def _build(
     ledger = Ledger(settings.state_dir / "ledger")
     line = Line(settings.site, settings.line)
     places = {
-        name: Place(ledger.account(name), models[camera.recipe], camera.mm_per_px)
+        name: Place(ledger.account(name), models, camera.mm_per_px)
         for name, camera in settings.cameras.items()
     }
 
@@ -188,26 +221,43 @@ def _build(
         quotas[frame.exposure.id.camera].release(frame.slot)
 
     def kind_of(frame: Frame) -> Kind:
-        return settings.cameras[frame.exposure.id.camera].recipe, frame.format
+        return frame.recipe, frame.format
+
+    def lend(frame: Frame) -> int | None:
+        return quotas[frame.exposure.id.camera].take(wait=False)
 
     async def start_worker() -> WorkerHandle:
-        return await WorkerHandle.start(ring, _load(settings))
+        return await WorkerHandle.start(ring, load_of(settings))
 
     outbox = Outbox(
         settings.state_dir / "outbox.sqlite", settings.outbox.max_bytes,
         settings.outbox.max_age_hours,
     )  # fmt: skip
-    folder = settings.evidence.folder
-    evidence = None if folder is None else Evidence(folder, ring)
+    evidence = Evidence(settings.evidence.folder, settings.state_dir / "aside", ring)
+    sinks = list(verdict_sinks)
+    publish = Publish(line, ledger.next_epoch(), places, sinks, outbox)
 
     def picture(frame: Frame, result: Result) -> str | None:
-        return None if evidence is None else evidence.keep(frame, result.regions)
+        return evidence.keep(frame, result.regions)
 
-    publish = Publish(line, places, verdict_sinks, outbox)
+    def set_aside(frame: Frame, pixels: Pixels) -> None:
+        name = frame.exposure.id
+        publish.set_aside(name, evidence.set_aside(name, pixels))
+
+    def switched(change: Switched) -> None:
+        log.info("model changed", **asdict(change))
+        publish.of_line("model_changed", asdict(change))
+        if plc is not None:
+            plc.show()
+
     judge = Judge(publish.verdict, publish.late_defect, picture)
+    recipes = Recipes(
+        models, {name: camera.recipe for name, camera in settings.cameras.items()}, switched
+    )
     queue = BatchQueue(settings.worker.batch_frames, kind_of)
-    score = Score(ring, queue, judge, kind_of, release, start_worker)
-    admit = Admit(judge, queue, score, publish, release)
+    second_tries = SecondTries(ring, lend, set_aside)
+    score = Score(ring, queue, judge, kind_of, release, start_worker, second_tries)
+    admit = Admit(judge, queue, score, publish, recipes, release)
     ingests = [
         Ingest(
             Camera(line.name, name, int(camera.deadline_ms * 1e6), _maker(camera.url, base)),
@@ -215,18 +265,22 @@ def _build(
         )
         for name, camera in settings.cameras.items()
     ]  # fmt: skip
+    plc = _plc(settings, ingests, score, judge, recipes, publish)
+    if plc is not None:
+        sinks.insert(0, plc)  # before all others: it is the gate that waits
     sink = JsonLinesSink(settings.events.jsonl or settings.state_dir / "events.jsonl")
     return Service(
         Parts(
             claim=claim,
             line=line,
-            run_number=ledger.next_epoch(),
             ledger=ledger,
             ring=ring,
             ingests=ingests,
             score=score,
             judge=judge,
             publish=publish,
+            recipes=recipes,
+            plc=plc,
             outbox=outbox,
             drainer=Drain(outbox, sink),
             sink=sink,
@@ -234,6 +288,64 @@ def _build(
             drain_seconds=settings.drain_seconds,
         )
     )
+
+
+def _plc(
+    settings: Configuration,
+    ingests: Sequence[Ingest],
+    score: Score,
+    judge: Judge,
+    recipes: Recipes,
+    publish: Publish,
+) -> Plc | None:
+    if settings.mqtt.host is None:
+        return None
+    numbers = settings.camera_numbers()
+    pulse = Pulse(
+        {numbers[ingest.camera.name]: partial(getattr, ingest, "up") for ingest in ingests},
+        scores=lambda: score.alive,
+        judges=lambda: not judge.overdue(time.monotonic_ns() - PERIOD_MS * 1_000_000),
+    )
+
+    def alarm(found: Disagreement) -> None:
+        publish.of_line("alarm", asdict(found))
+
+    road = MqttRoad(_mqtt(settings), numbers)
+    return Plc(road, pulse, Reconciliation(settings.cameras), recipes, alarm)
+
+
+def check_mqtt(settings: Configuration) -> None:
+    """Raises UsageError where the road to the PLC could not even be tried."""
+    if settings.mqtt.host is not None:
+        _mqtt(settings)
+
+
+def _mqtt(settings: Configuration) -> MqttSettings:
+    mqtt = settings.mqtt
+    tls = None
+    if mqtt.ca_file is not None:
+        tls = Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
+    return MqttSettings(
+        host=str(mqtt.host),
+        port=mqtt.port,
+        base=mqtt.base.rstrip("/"),
+        client_id=f"clearline-{settings.site}-{settings.line}",
+        username=mqtt.username,
+        password=None if mqtt.password_file is None else _secret(mqtt.password_file),
+        tls=tls,
+        byte_order=mqtt.byte_order,
+        json=mqtt.verdicts_as_json,
+    )
+
+
+def _secret(file: Path) -> str:
+    """The first line of a file that only the service should be able to read."""
+    try:
+        return file.read_text().splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise ConfigurationError(
+            "cannot be read", file=file, key="mqtt.password_file", expected="a line with the secret"
+        ) from error
 
 
 def ring_bytes(rooms: Mapping[str, Room]) -> int:
@@ -269,7 +381,7 @@ def _available_bytes() -> int:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def _load(settings: Configuration) -> Load:
+def load_of(settings: Configuration) -> Load:
     recipes = tuple(
         RecipeFiles(name, str(recipe.bundle), str(recipe.calibration_path))
         for name, recipe in settings.recipes.items()

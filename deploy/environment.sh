@@ -37,3 +37,6 @@ fi
 # opencv-python links against libraries of a desktop that a server does not have.
 .venv/bin/python -c 'import cv2' 2>/dev/null || system_packages libgl1 libglib2.0-0
 .venv/bin/python -c 'import cv2'
+if [ "$kind" = dev ]; then  # the real parts that tests talk to
+    command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || system_packages mosquitto
+fi

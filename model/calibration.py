@@ -24,6 +24,10 @@ class QualityLimits(Settings):
     brightness_high: float
     sharpness_low: float
     saturated_high: float
+    change_low: float = Field(ge=0)
+    """A picture that is no more unlike the one before it than this is a repetition."""
+    rows_low: int = Field(ge=1)
+    """A picture of fewer rows is a short strip."""
 
 
 class Histogram(Settings):
@@ -35,7 +39,7 @@ class Histogram(Settings):
 
 
 class Calibration(Settings):
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     bundle: str
     """SHA-256 of the bundle."""
     dtype: Dtype

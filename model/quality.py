@@ -1,4 +1,5 @@
-"""Whether a picture can be judged at all: black, saturated and blurred ones repair perfectly."""
+"""Whether a picture can be judged at all: black, saturated, blurred and frozen ones repair
+perfectly, and a short strip shows a part of its part."""
 
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.calibration import QualityLimits
+from model.judgement import Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,10 @@ class Quality:
     """Mean absolute Laplacian, on the same scale; falls with focus and contrast."""
     saturated: float
     """Share of values at full scale."""
+    rows: int
+    """Height in pixels; a strip may come short."""
+    change: float | None = None
+    """From the picture before it (`model.change`); None where there was none to compare with."""
 
 
 def measure(pixels: Tensor, white: int) -> list[Quality]:
@@ -34,7 +40,11 @@ def measure(pixels: Tensor, white: int) -> list[Quality]:
         ),
         dim=1,
     )
-    return [Quality(*row) for row in measures.tolist()]
+    rows = image.shape[2]
+    return [
+        Quality(brightness, sharpness, saturated, rows)
+        for brightness, sharpness, saturated in measures.tolist()
+    ]
 
 
 _LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
@@ -47,12 +57,20 @@ def learn(normal: list[Quality]) -> QualityLimits:
         brightness_high=(1 + max(q.brightness for q in normal)) / 2,
         sharpness_low=min(q.sharpness for q in normal) / 2,
         saturated_high=(1 + max(q.saturated for q in normal)) / 2,
+        # Without two pictures to compare, only an exact repetition is known to be one.
+        change_low=min((q.change for q in normal if q.change is not None), default=0.0) / 2,
+        rows_low=min(q.rows for q in normal),
     )
 
 
-def accepts(limits: QualityLimits, quality: Quality) -> bool:
-    return (
+def fault(limits: QualityLimits, quality: Quality) -> Judgement | None:
+    """What keeps the picture from being judged; None for a sound one."""
+    if quality.rows < limits.rows_low:
+        return Judgement.INCOMPLETE
+    sound = (
         limits.brightness_low <= quality.brightness <= limits.brightness_high
         and quality.sharpness >= limits.sharpness_low
         and quality.saturated <= limits.saturated_high
+        and (quality.change is None or quality.change > limits.change_low)
     )
+    return None if sound else Judgement.IMAGE_QUALITY

@@ -72,7 +72,8 @@ def _calibration(bundle: Bundle, threshold: float = 1e9) -> Calibration:
         confidence=0.95,
         bound=0.03,
         quality=QualityLimits(
-            brightness_low=0.01, brightness_high=0.99, sharpness_low=0.0, saturated_high=0.9
+            brightness_low=0.01, brightness_high=0.99, sharpness_low=0.0, saturated_high=0.9,
+            change_low=0.0, rows_low=64,
         ),
         histogram=Histogram(low=0.0, high=1.0, counts=(100,)),
     )

@@ -8,6 +8,8 @@ it at or under a, whatever the scores' distribution. Where that rank is beyond n
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy import stats
 
 from model.bundle import Bundle
 from model.calibration import Calibration, Dtype, Histogram
+from model.change import change, sample
 from model.engine import Engine, Scored
 from model.quality import learn
 from training.errors import DataError
@@ -70,10 +73,13 @@ def calibrate(
         )
     engine = Engine(bundle, device, dtype)
     scored: list[Scored] = []
+    samples = [sample(image.pixels) for image in fresh]
+    changes = [None, *(change(now, before) for before, now in pairwise(samples))]
     began = time.perf_counter()
     for done, image in enumerate(fresh):
         watch("scoring", done, len(fresh))
-        scored.append(engine.score([image.pixels])[0])
+        (one,) = engine.score([image.pixels])
+        scored.append(replace(one, quality=replace(one.quality, change=changes[done])))
     watch("scoring", len(fresh), len(fresh))
     ms_per_image = 1000 * (time.perf_counter() - began) / len(fresh)
     calibration = from_scores(

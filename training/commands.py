@@ -17,7 +17,7 @@ from model.calibration import Calibration, Dtype
 from model.engine import Engine, Scored
 from model.judgement import Judgement, judge
 from model.picture import heat, side_by_side
-from model.quality import accepts
+from model.quality import fault
 from model.regions import Region, find
 from model.settings import ModelSettings, Settings
 from training.calibrate import calibrate
@@ -202,8 +202,8 @@ def _images_in(named: Path) -> Iterator[tuple[Path, Path]]:
 def _inspected(
     path: Path, scored: Scored, calibration: Calibration, regions: Sequence[Region]
 ) -> dict[str, Any]:
-    sound = accepts(calibration.quality, scored.quality)
-    judgement = judge(scored.score, calibration.threshold, sound=sound)
+    against = fault(calibration.quality, scored.quality)
+    judgement = judge(scored.score, calibration.threshold, against)
     judged = judgement in (Judgement.OK, Judgement.DEFECT)
     return {
         "image": str(path),

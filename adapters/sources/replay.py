@@ -24,6 +24,8 @@ PLAYABLE = "a folder of images, an image, a list in a .txt, or a video"
 
 
 class ReplaySource:
+    counts_on = False
+
     def __init__(self, path: Path, *, fps: float = 0.0, loop: bool = False) -> None:
         """`path`: a folder, an image, a .txt with a path a line (relative to it), or a video."""
         self._path, self._fps, self._loop = path, fps, loop

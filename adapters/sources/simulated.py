@@ -21,6 +21,8 @@ from adapters.sources.product import SimulatedProduct
 class SimulatedSource:
     """Shows parts first, first + 1, … of the product; a part is its sequence number plus one."""
 
+    counts_on = False
+
     def __init__(
         self, product: SimulatedProduct, *, fps: float = 0.0, frames: int = 0, first: int = 0
     ) -> None:

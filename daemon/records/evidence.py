@@ -1,7 +1,8 @@
-"""Evidence: a picture of every defect, encoded and written by a thread of its own.
+"""Evidence: a picture of every defect, and of every frame that killed two workers.
 
-The loop only copies the frame and its heat map out of the ring. Where the thread cannot follow,
-pictures are left out and counted: a verdict never waits for one.
+They are encoded and written by a thread of its own. The loop only copies the frame and its heat map
+out of the ring. Where the thread cannot follow, pictures are left out and counted: a verdict never
+waits for one.
 """
 
 import queue
@@ -15,12 +16,14 @@ import structlog
 from numpy.typing import NDArray
 
 from adapters.image_files import write_image
-from adapters.ports import Frame, FrameId
+from adapters.ports import Frame, FrameId, Pixels
 from daemon.worker.ring import Ring
 from model.picture import side_by_side
 from model.regions import Region
 
 WAITING = 32  # pictures between loop and thread
+MOST_ASIDE = 100
+"""Frames set aside in a run: a camera that sends nothing else must not fill the disk."""
 
 log = structlog.get_logger()
 
@@ -29,41 +32,59 @@ log = structlog.get_logger()
 class _Picture:
     path: Path
     pixels: NDArray[Any]
-    heat: NDArray[Any]
-    regions: Sequence[Region]
+    heat: NDArray[Any] | None
+    """None: the picture as the camera gave it."""
+    regions: Sequence[Region] = ()
 
 
 class Evidence:
-    def __init__(self, folder: Path, ring: Ring) -> None:
-        self._folder, self._ring = folder, ring
+    def __init__(self, folder: Path | None, aside: Path, ring: Ring) -> None:
+        """Defects go into `folder`, where there is one; frames set aside into `aside`."""
+        self._folder, self._aside, self._ring = folder, aside, ring
         self.left_out = 0
+        self._asides = 0
         self._queue: queue.Queue[_Picture | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
         self._thread.start()
 
     def keep(self, frame: Frame, regions: Sequence[Region]) -> str | None:
-        """The picture's future address, or None where it is left out. Event loop."""
+        """A defect's picture's future address, or None where it is left out. Event loop."""
+        if self._folder is None:
+            return None
         slot = self._ring.slots[frame.slot]
         height, width = frame.format.height, frame.format.width
-        path = self._folder / _name(frame.exposure.id)
         pixels = self._ring.pixels(slot.pixels, frame.format).copy()
         heat = self._ring.heat(slot.heat, height, width).copy()
-        try:
-            self._queue.put_nowait(_Picture(path, pixels, heat, regions))
-        except queue.Full:
+        path = self._folder / _name(frame.exposure.id)
+        return self._put(_Picture(path, pixels, heat, regions))
+
+    def set_aside(self, frame: FrameId, pixels: Pixels) -> str | None:
+        """The raw picture, bit by bit. Event loop."""
+        self._asides += 1
+        if self._asides > MOST_ASIDE:
             self.left_out += 1
             return None
-        return path.absolute().as_uri()
+        return self._put(_Picture(self._aside / _name(frame), pixels, None))
 
     def close(self) -> None:
         """Writes what waits, then ends. Blocks until done."""
         self._queue.put(None)
         self._thread.join()
 
+    def _put(self, picture: _Picture) -> str | None:
+        try:
+            self._queue.put_nowait(picture)
+        except queue.Full:
+            self.left_out += 1
+            return None
+        return picture.path.absolute().as_uri()
+
     def _run(self) -> None:
         while (picture := self._queue.get()) is not None:
             try:
-                drawn = side_by_side(picture.pixels, picture.heat, picture.regions)
+                drawn = picture.pixels
+                if picture.heat is not None:
+                    drawn = side_by_side(drawn, picture.heat, picture.regions)
                 write_image(picture.path, drawn)
             except Exception as error:  # noqa: BLE001 (one picture must not cost the others)
                 self.left_out += 1

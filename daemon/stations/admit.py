@@ -5,10 +5,12 @@ First in, first out would make every frame late once there are too many of them.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
-from adapters.ports import Exposure, Frame, Reason
+from adapters.ports import Exposure, Frame, FrameId, Reason
+from daemon.recipes import Recipes
 from daemon.stations.batch import BatchQueue
 from daemon.stations.judge import Judge
 from daemon.stations.publish import Publish
@@ -26,24 +28,37 @@ class Admit:
         queue: BatchQueue,
         score: Score,
         publish: Publish,
+        recipes: Recipes,
         release: Callable[[Frame], None],
     ) -> None:
         self._judge, self._queue, self._score, self._publish = judge, queue, score, publish
-        self._release = release
+        self._recipes, self._release = recipes, release
 
     def frame(self, frame: Frame) -> None:
         self._judge.expect(frame.exposure)
+        recipe = self._recipes.judging(frame.exposure)
+        if isinstance(recipe, Reason):
+            self._turn_away(frame, recipe)
+            return
+        frame = replace(frame, recipe=recipe)
         reason = self._against(frame)
         if reason is not None:
-            self._judge.uninspected(frame.exposure, reason)
-            self._release(frame)
+            self._turn_away(frame, reason)
             return
         self._queue.put(frame, time.monotonic_ns())
         self._score.pump()
 
+    def _turn_away(self, frame: Frame, reason: Reason) -> None:
+        self._judge.uninspected(frame.exposure, reason)
+        self._release(frame)
+
     def unseen(self, exposure: Exposure, reason: Reason) -> None:
         self._judge.expect(exposure)
         self._judge.uninspected(exposure, reason)
+
+    def missed(self, first: FrameId, last: FrameId, reason: Reason) -> None:
+        """Frames that are known by their numbers only, and whose time is over."""
+        self._publish.missed(first, last, reason)
 
     def camera_up(self, camera: str, epoch: int) -> None:
         log.info("camera up", camera=camera, epoch=epoch)

@@ -1,17 +1,20 @@
 """INGEST: a camera's own thread, which fills slots of the ring and comes back when it fails.
 
 A camera that cannot be opened, or that no longer answers, is tried again after a pause, as a new
-epoch. Every exposure is counted in the ledger before anything else is done with it.
+epoch. Every exposure is counted in the ledger before anything else is done with it, and so is each
+frame that the camera's own numbers say we never got.
 """
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 import clearline
 from adapters.errors import SourceError
@@ -19,6 +22,12 @@ from adapters.ports import Exposure, Frame, FrameFormat, FrameId, FrameSource, L
 from daemon.records.ledger import Account, Ledger
 from daemon.supervise import Backoff
 from daemon.worker.ring import Quota, Ring
+from model.change import change, sample
+
+GAP_TOLD = 64
+"""Frames missed in a row that get their verdicts one by one; over more, nobody waits any longer."""
+LONGEST_GAP = 10_000_000
+"""A number that is further ahead than this is one of another count."""
 
 log = structlog.get_logger()
 
@@ -42,6 +51,8 @@ class Desk(Protocol):
 
     def unseen(self, exposure: Exposure, reason: Reason) -> None: ...
 
+    def missed(self, first: FrameId, last: FrameId, reason: Reason) -> None: ...
+
     def camera_up(self, camera: str, epoch: int) -> None: ...
 
     def camera_down(self, camera: str, epoch: int, problem: str) -> None: ...
@@ -60,9 +71,15 @@ class Ingest:
         self._stopping = threading.Event()
         self._source: FrameSource | None = None
         self._epoch, self._up = 0, False
-        self._last: int | None = None
+        self._last: Shot | None = None
+        self._sample: NDArray[np.int32] | None = None
         self._lent: set[int] = set()
         self._thread = threading.Thread(target=self._run, name=f"ingest-{camera.name}", daemon=True)
+
+    @property
+    def up(self) -> bool:
+        """Its connection showed frames. From any thread."""
+        return self._up
 
     def start(self) -> None:
         self._thread.start()
@@ -93,7 +110,10 @@ class Ingest:
         return Lease(slot, self._ring.pixels(place.pixels, frame))
 
     def arrived(self, shot: Shot, lease: Lease) -> None:
-        frame = Frame(self._receive(shot), FrameFormat.of(lease.pixels), lease.slot)
+        # Kept over connections: a camera that froze shows the same picture after it was reopened.
+        before, self._sample = self._sample, sample(lease.pixels)
+        changed = None if before is None else change(self._sample, before)
+        frame = Frame(self._receive(shot), FrameFormat.of(lease.pixels), lease.slot, changed)
         self._lent.discard(lease.slot)
         self._on_loop(self._desk.frame, frame)
 
@@ -101,26 +121,54 @@ class Ingest:
         self._on_loop(self._desk.unseen, self._receive(shot), reason)
 
     def _receive(self, shot: Shot) -> Exposure:
-        camera = self.camera
-        if self._last is not None and shot.sequence <= self._last:
-            # Two frames of one name would share a verdict; who counts anew begins a new epoch.
-            raise SourceError(
-                "does not follow the frame before it", key="sequence", value=shot.sequence,
-                expected=f"over {self._last}",
-            )  # fmt: skip
-        self._last = shot.sequence
-        exposure = Exposure(
-            FrameId(camera.line, camera.name, self._epoch, shot.sequence),
-            shot.exposed_ns,
-            time.time_ns() - (time.monotonic_ns() - shot.exposed_ns),
-            shot.exposed_ns + camera.deadline_ns,
-            shot.part,
-        )
+        if self._last is not None and shot.sequence <= self._last.sequence:
+            # It counts anew. Two frames of one name would share a verdict.
+            self._begin_epoch()
+        self._count_missed(shot)
+        self._last = shot
+        exposure = self._exposure(shot)
         self._account.receive(exposure.id)
         if not self._up:
             self._up = True
-            self._on_loop(self._desk.camera_up, camera.name, self._epoch)
+            self._on_loop(self._desk.camera_up, self.camera.name, self._epoch)
         return exposure
+
+    def _count_missed(self, shot: Shot) -> None:
+        """What the camera numbered since its last frame, and we never got."""
+        last = self._last
+        epoch, sequence = self._account.last_received
+        if last is None and not (epoch and self._source is not None and self._source.counts_on):
+            return
+        before = sequence if last is None else last.sequence
+        if shot.sequence <= before:  # another count, which began at 0
+            before = -1
+        missed = shot.sequence - 1 - before
+        if not 0 < missed <= LONGEST_GAP:
+            return
+        if last is not None and missed <= GAP_TOLD:
+            for one in _between(last, shot):
+                exposure = self._exposure(one)
+                self._account.receive(exposure.id)
+                self._on_loop(self._desk.unseen, exposure, Reason.CAMERA_GAP)
+            return
+        first, end = (self._name(shot.sequence - back) for back in (missed, 1))
+        self._account.receive(end, missed)
+        self._on_loop(self._desk.missed, first, end, Reason.CAMERA_GAP)
+
+    def _exposure(self, shot: Shot) -> Exposure:
+        return Exposure(
+            self._name(shot.sequence),
+            shot.exposed_ns,
+            time.time_ns() - (time.monotonic_ns() - shot.exposed_ns),
+            shot.exposed_ns + self.camera.deadline_ns,
+            shot.part,
+        )
+
+    def _name(self, sequence: int) -> FrameId:
+        return FrameId(self.camera.line, self.camera.name, self._epoch, sequence)
+
+    def _begin_epoch(self) -> None:
+        self._epoch, self._up, self._last = self._ledger.next_epoch(), False, None
 
     def _run(self) -> None:
         backoff, said = Backoff(), False
@@ -138,7 +186,7 @@ class Ingest:
 
     def _stream(self) -> str | None:
         """One connection. Returns why it broke, or None where the camera has no more to show."""
-        self._epoch, self._up, self._last = self._ledger.next_epoch(), False, None
+        self._begin_epoch()
         try:
             self._source = self.camera.make_source()
             if self._stopping.is_set():  # `stop` came before there was a source to tell
@@ -156,3 +204,18 @@ class Ingest:
 
     def _on_loop(self, call: Callable[..., None], *args: object) -> None:
         self._loop.call_soon_threadsafe(call, *args)
+
+
+def _between(last: Shot, now: Shot) -> list[Shot]:
+    """The exposures that were missed, at even distances; their parts where each frame is one."""
+    steps = now.sequence - last.sequence
+    a_part_each = last.part > 0 and now.part - last.part == steps
+    return [
+        replace(
+            last,
+            sequence=last.sequence + step,
+            exposed_ns=last.exposed_ns + (now.exposed_ns - last.exposed_ns) * step // steps,
+            part=last.part + step if a_part_each else 0,
+        )
+        for step in range(1, steps)
+    ]

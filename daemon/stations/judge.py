@@ -21,6 +21,7 @@ class Finding:
 
     result: Result
     image_ref: str | None
+    recipe: str
 
 
 @dataclass(slots=True)
@@ -56,16 +57,23 @@ class Judge:
         self._order.setdefault(exposure.id.camera, deque()).append(pending)
         self.idle.clear()
 
+    def overdue(self, now_ns: int) -> bool:
+        """Some frame waits although its deadline is past: the timers do not come."""
+        return any(
+            order and order[0].exposure.deadline_ns < now_ns for order in self._order.values()
+        )
+
     def uninspected(self, exposure: Exposure, reason: Reason) -> None:
-        self._decide(exposure, Outcome.UNINSPECTED, reason, None, None)
+        self._decide(exposure, Outcome.UNINSPECTED, reason)
 
     def answered(self, frame: Frame, result: Result) -> None:
         """The worker's answer; the frame still stands in its slot."""
         outcome, reason = _MEANING[result.judgement]
         finding = None
         if outcome is Outcome.DEFECT:
-            finding = Finding(result, self._picture(frame, result))
-        if not self._decide(frame.exposure, outcome, reason, result, finding) and finding:
+            finding = Finding(result, self._picture(frame, result), frame.recipe)
+        first = self._decide(frame.exposure, outcome, reason, frame.recipe, result, finding)
+        if finding is not None and not first:
             self._tell_late(frame.exposure, finding)
 
     def decide_all(self, reason: Reason) -> None:
@@ -78,8 +86,9 @@ class Judge:
         exposure: Exposure,
         outcome: Outcome,
         reason: Reason | None,
-        result: Result | None,
-        finding: Finding | None,
+        recipe: str = "",
+        result: Result | None = None,
+        finding: Finding | None = None,
     ) -> bool:
         """Whether this decision is the frame's first."""
         pending = self._pending.get(exposure.id)
@@ -87,7 +96,7 @@ class Judge:
             return False
         score, threshold = (None, None) if result is None else (result.score, result.threshold)
         now_ns = time.monotonic_ns()
-        pending.verdict = Verdict(exposure, outcome, reason, score, threshold, now_ns)
+        pending.verdict = Verdict(exposure, outcome, reason, score, threshold, now_ns, recipe)
         pending.finding = finding
         pending.timer.cancel()
         self._tell_in_order(exposure.id.camera)
@@ -108,4 +117,5 @@ _MEANING: dict[Judgement, tuple[Outcome, Reason | None]] = {
     Judgement.DEFECT: (Outcome.DEFECT, None),
     Judgement.INVALID_SCORE: (Outcome.UNINSPECTED, Reason.INVALID_SCORE),
     Judgement.IMAGE_QUALITY: (Outcome.UNINSPECTED, Reason.IMAGE_QUALITY),
+    Judgement.INCOMPLETE: (Outcome.UNINSPECTED, Reason.INCOMPLETE),
 }

@@ -6,6 +6,7 @@ Nothing here waits: verdict sinks must not block, and the outbox takes an event 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from adapters.ports import Exposure, FrameId, Outcome, Reason, Verdict, VerdictSink
 from daemon import events
@@ -20,7 +21,8 @@ class Place:
     """What events say of a camera besides its frames."""
 
     account: Account
-    model: Model
+    models: Mapping[str, Model]
+    """By recipe."""
     mm_per_px: float | None
 
 
@@ -38,11 +40,12 @@ class Publish:
     def __init__(
         self,
         line: Line,
+        run_number: int,
         places: Mapping[str, Place],
         verdict_sinks: Sequence[VerdictSink],
         outbox: Outbox,
     ) -> None:
-        self._line, self._places = line, places
+        self._line, self._run_number, self._places = line, run_number, places
         self._sinks, self._outbox = verdict_sinks, outbox
         self._runs: dict[str, _Run] = {}
 
@@ -63,9 +66,28 @@ class Publish:
         latency_ms = (time.monotonic_ns() - exposure.exposed_ns) / 1e6
         self._defect(exposure, finding, latency_ms, late=True)
 
+    def missed(self, first: FrameId, last: FrameId, reason: Reason) -> None:
+        """All frames from `first` to `last`, in one go and without verdicts."""
+        self._end_run(first.camera)
+        count = last.sequence - first.sequence + 1
+        self._places[first.camera].account.missed(count, reason)
+        self._runs[first.camera] = _Run(first, last, reason, count)
+        self._end_run(first.camera)
+
+    def of_line(self, kind: str, data: Mapping[str, Any]) -> None:
+        """What the line as a whole has to say."""
+        self._outbox.put(events.of_line(self._line, kind, self._run_number, time.time_ns(), data))
+
     def camera(self, camera: str, epoch: int, kind: str, problem: str | None) -> None:
         data = {} if problem is None else {"problem": problem}
         self._outbox.put(events.camera(self._line, camera, epoch, kind, time.time_ns(), data))
+
+    def set_aside(self, frame: FrameId, image_ref: str | None) -> None:
+        """A picture that killed two workers."""
+        data = {"sequence": frame.sequence, "image_ref": image_ref}
+        self._outbox.put(
+            events.camera(self._line, frame.camera, frame.epoch, "set_aside", time.time_ns(), data)
+        )
 
     def end_runs(self) -> None:
         """Say what is uninspected so far; called once a second, so that nothing waits for long."""
@@ -81,7 +103,7 @@ class Publish:
                 self._line,
                 exposure,
                 finding,
-                model=place.model,
+                model=place.models[finding.recipe],
                 latency_ms=latency_ms,
                 late=late,
                 mm_per_px=place.mm_per_px,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adapters.ports import Outcome, Verdict
+from daemon.deadlines import percentile
 from daemon.service import Service
 
 REFRESH_SECONDS = 0.25
@@ -100,12 +101,6 @@ class Watch:
     def _rate(self, camera: str) -> float:
         since = time.monotonic() - RATE_SECONDS
         return sum(t > since for t in self._times.get(camera, ())) / RATE_SECONDS
-
-
-def percentile(values: Collection[float], q: float) -> float:
-    """By nearest rank; 0 where there is none yet."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * q / 100))] if ordered else 0.0
 
 
 def _strip(outcomes: Iterable[Outcome]) -> Text:

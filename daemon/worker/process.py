@@ -3,15 +3,19 @@
 python -m daemon.worker.process CONTROL_FD RING_FD
 """
 
+import contextlib
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import clearline
 from daemon.worker.protocol import (
+    BEAT_SECONDS,
     PACKET,
+    Alive,
     Failed,
     FromWorker,
     Load,
@@ -33,7 +37,7 @@ from model.engine import Scored as Map
 from model.errors import FrameShapeError
 from model.judgement import Judgement, judge
 from model.picture import heat
-from model.quality import accepts
+from model.quality import fault
 from model.regions import find
 
 
@@ -49,9 +53,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
-    ring = Ring(int(sys.argv[2]))
+    with contextlib.suppress(ConnectionError):  # the daemon went away while we were busy
+        _converse(control, Ring(int(sys.argv[2])))
+
+
+def _converse(control: socket.socket, ring: Ring) -> None:
+    """Until the daemon closes its end, or is gone."""
     first = control.recv(PACKET)
-    if not first:  # the daemon was stopped meanwhile
+    if not first:  # it was stopped meanwhile
         return
     try:
         recipes = _load(decode_to_worker(first))
@@ -60,10 +69,27 @@ def main() -> None:
         return
     device = next(iter(recipes.values())).engine.device if recipes else "none"
     control.send(encode(Ready(str(device))))
-    while packet := control.recv(PACKET):  # empty: the daemon closed its end, or is gone
-        request = decode_to_worker(packet)
-        if isinstance(request, Score):
-            control.send(encode(_answer(ring, recipes[request.recipe], request)))
+    threading.Thread(target=_beat, args=(control,), name="beat", daemon=True).start()
+    try:
+        while packet := control.recv(PACKET):
+            request = decode_to_worker(packet)
+            if isinstance(request, Score):
+                control.send(encode(_answer(ring, recipes[request.recipe], request)))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        # After an error that nobody foresaw (no memory left, a device that broke) what is in this
+        # process is not to be trusted: the daemon goes on with another one.
+        control.send(encode(Failed(f"{type(error).__name__}: {error}".splitlines()[0])))
+        raise
+
+
+def _beat(control: socket.socket) -> None:
+    """A thread that says we are there, also while torch works; not while the process is stopped."""
+    alive, never = encode(Alive()), threading.Event()
+    with contextlib.suppress(OSError):  # the daemon is gone: the main thread finds out as well
+        while not never.wait(BEAT_SECONDS):
+            control.send(alive)
 
 
 def _load(request: Load | Score) -> dict[str, Recipe]:
@@ -91,8 +117,8 @@ def _answer(ring: Ring, recipe: Recipe, request: Score) -> FromWorker:
 
 def _result(ring: Ring, recipe: Recipe, request: Score, index: int, scored: Map) -> Result:
     threshold, frame = recipe.calibration.threshold, request.frames[index]
-    sound = accepts(recipe.calibration.quality, scored.quality)
-    judgement = judge(scored.score, threshold, sound=sound)
+    quality = replace(scored.quality, change=frame.change)
+    judgement = judge(scored.score, threshold, fault(recipe.calibration.quality, quality))
     regions = find(scored.defect_map, threshold)
     if judgement is Judgement.DEFECT:
         shown = ring.heat(frame.heat, frame.format.height, frame.format.width)

@@ -12,6 +12,9 @@ PACKET = 1 << 18
 """Bytes of the largest message: 64 frames with 16 regions each take a quarter of it."""
 
 
+BEAT_SECONDS = 0.1
+
+
 class RecipeFiles(msgspec.Struct, frozen=True):
     name: str
     bundle: str
@@ -31,8 +34,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     device: str
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Said every BEAT_SECONDS by a thread of its own, also while a batch is scored."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The worker cannot serve; `problem` is one line for the user."""
+    """The worker's last word: it cannot serve; `problem` is one line for the user."""
 
     problem: str
 
@@ -43,6 +50,8 @@ class FrameRef(msgspec.Struct, frozen=True):
     pixels: int
     heat: int
     format: FrameFormat
+    change: float | None
+    """From the camera's frame before it."""
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -74,7 +83,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 ToWorker = Load | Score
-FromWorker = Ready | Failed | Scored | Refused
+FromWorker = Ready | Alive | Failed | Scored | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

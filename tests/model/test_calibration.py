@@ -74,7 +74,7 @@ def test_a_missing_key_within_a_table_is_refused_by_its_whole_name(saved: Path) 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("version", 2),
+        ("version", 1),
         ("threshold", "much"),
         ("threshold", -1),
         ("images", 1.5),

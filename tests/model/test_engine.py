@@ -234,4 +234,4 @@ def test_a_network_that_breaks_down_scores_nan_and_is_never_ok(
         broken._model.decoder.d3[0].weight[0, 0, 0, 0] = np.nan
     for scored in broken.score(_frames()):
         assert math.isnan(scored.score)
-        assert judge(scored.score, 1e9, sound=True) is Judgement.INVALID_SCORE
+        assert judge(scored.score, 1e9, None) is Judgement.INVALID_SCORE

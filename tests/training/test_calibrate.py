@@ -19,7 +19,7 @@ from training.images import read_normals
 
 
 def scored(values: Sequence[float]) -> list[Scored]:
-    return [Scored(v, np.zeros((1, 1), np.float32), Quality(0.5, 0.1, 0.0)) for v in values]
+    return [Scored(v, np.zeros((1, 1), np.float32), Quality(0.5, 0.1, 0.0, 64)) for v in values]
 
 
 @pytest.mark.parametrize(("rate", "needed"), [(0.001, 999), (0.01, 99), (0.05, 19), (0.5, 1)])

@@ -47,7 +47,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_the_picture_is_of_the_moment_though_the_slot_is_used_again(
     ring: Ring, frame: MakeFrame, tmp_path: Path, held: threading.Event
 ) -> None:
-    evidence = Evidence(tmp_path / "a new folder", ring)
+    evidence = Evidence(tmp_path / "a new folder", tmp_path / "aside", ring)
     slot = ring.slots[1]
     pixels, heat = ring.pixels(slot.pixels, FORMAT), ring.heat(slot.heat, 64, 80)
     expected = side_by_side(pixels.copy(), heat.copy(), [REGION])
@@ -62,7 +62,7 @@ def test_the_picture_is_of_the_moment_though_the_slot_is_used_again(
 
 
 def test_close_writes_what_waits(ring: Ring, frame: MakeFrame, tmp_path: Path) -> None:
-    evidence = Evidence(tmp_path, ring)
+    evidence = Evidence(tmp_path, tmp_path / "aside", ring)
     refs = [evidence.keep(frame(k, slot=1, shape=FORMAT), [REGION]) for k in range(5)]
     evidence.close()
     assert len(set(refs)) == len(list(tmp_path.iterdir())) == 5
@@ -71,7 +71,7 @@ def test_close_writes_what_waits(ring: Ring, frame: MakeFrame, tmp_path: Path) -
 def test_pictures_that_the_thread_cannot_follow_are_left_out_and_counted(
     ring: Ring, frame: MakeFrame, tmp_path: Path, held: threading.Event
 ) -> None:
-    evidence = Evidence(tmp_path, ring)
+    evidence = Evidence(tmp_path, tmp_path / "aside", ring)
     refs = [evidence.keep(frame(k, slot=1, shape=FORMAT), []) for k in range(WAITING + 5)]
     kept = [ref for ref in refs if ref is not None]
     assert WAITING <= len(kept) <= WAITING + 1  # the thread may have taken one in hand
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_is_counted_and_the_next_one_goes_on(
 ) -> None:
     folder = tmp_path / "evidence"
     folder.touch()
-    evidence = Evidence(folder, ring)
+    evidence = Evidence(folder, folder / "aside", ring)
     evidence.keep(frame(0, slot=1, shape=FORMAT), [])
     evidence.close()
     assert evidence.left_out == 1
@@ -106,7 +106,7 @@ def test_a_picture_that_cannot_be_drawn_ends_neither_the_thread_nor_the_stop(
         return side_by_side(*parts)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "side_by_side", draw)
-    evidence = Evidence(tmp_path, ring)
+    evidence = Evidence(tmp_path, tmp_path / "aside", ring)
     for k in range(3):
         evidence.keep(frame(k, slot=1, shape=FORMAT), [])
     evidence.close()

@@ -211,7 +211,7 @@ def test_no_epoch_repeats_over_threads_and_reopenings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no ledger " * 2000, b"CLRLEDG9" + bytes(SIZE), b"CLRLEDG1" + bytes(100), b"x"],
+    "content", [b"no ledger " * 2000, b"CLRLEDG9" + bytes(SIZE), b"CLRLEDG2" + bytes(100), b"x"],
     ids=["text", "another version", "truncated", "one byte"],
 )  # fmt: skip
 def test_what_is_not_a_whole_ledger_is_refused_and_left_as_it_was(

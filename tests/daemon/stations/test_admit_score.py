@@ -2,112 +2,23 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from plant.stations import Bench
 
-from adapters.ports import Exposure, Frame, Reason, Verdict
+from adapters.ports import Exposure, Frame, Reason
 from daemon.deadlines import ServiceTimes
-from daemon.errors import WorkerError
-from daemon.stations.admit import Admit
-from daemon.stations.batch import BatchQueue
-from daemon.stations.judge import Judge
-from daemon.stations.score import DEPTH, Score
+from daemon.stations.score import DEPTH
 from daemon.supervise import Backoff
-from daemon.worker.protocol import FromWorker, Refused, Result, Scored
-from daemon.worker.protocol import Score as Request
+from daemon.worker.protocol import Result
 from daemon.worker.ring import Ring
+from model.judgement import Judgement
 
 MakeFrame = Callable[..., Frame]
 MakeResult = Callable[..., Result]
 Until = Callable[..., object]
 ROOM = 64 * 64 * 3
-
-
-class ScriptedWorker:
-    """Answers and dies when it is told to."""
-
-    pid, device = 0, "script"
-
-    def __init__(self) -> None:
-        self.sent: list[Request] = []
-        self.broken = False
-        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._receive: Callable[[FromWorker], None] = lambda _: None
-        self.waited_for = False
-
-    def send(self, message: Request) -> None:
-        if self.broken:
-            raise BrokenPipeError(32, "Broken pipe")
-        self.sent.append(message)
-
-    async def serve(self, receive: Callable[[FromWorker], None]) -> None:
-        self._receive = receive
-        try:
-            await self._end
-        finally:
-            self.waited_for = True
-
-    def answer(self, request: Request, result: Result) -> None:
-        self._receive(Scored(request.batch, (result,) * len(request.frames)))
-
-    def refuse(self, request: Request) -> None:
-        self._receive(Refused(request.batch, "is smaller than a patch"))
-
-    def die(self) -> None:
-        self._end.set_result(None)
-
-
-class Cameras:
-    """Who is told of cameras; nobody asks here."""
-
-    def camera(self, *said: object) -> None: ...
-
-
-class Bench:
-    """The two stations with what surrounds them."""
-
-    def __init__(self, ring: Ring, most: int) -> None:
-        self.verdicts: list[Verdict] = []
-        self.late: list[Exposure] = []
-        self.released: Counter[int] = Counter()
-        self.workers: list[ScriptedWorker] = []
-        self.failures = 0
-        self.judge = Judge(
-            lambda verdict, _: self.verdicts.append(verdict),
-            lambda exposure, _: self.late.append(exposure),
-            lambda *_: None,
-        )
-        queue = BatchQueue(most, self.kind_of)
-        self.score = Score(ring, queue, self.judge, self.kind_of, self.release, self.start)  # type: ignore[arg-type]
-        self.admit = Admit(self.judge, queue, self.score, Cameras(), self.release)  # type: ignore[arg-type]
-        self.queue = queue
-
-    def kind_of(self, frame: Frame) -> tuple[str, object]:
-        return "default", frame.format
-
-    def release(self, frame: Frame) -> None:
-        self.released[frame.slot] += 1
-
-    async def start(self) -> ScriptedWorker:
-        if self.failures:
-            self.failures -= 1
-            raise WorkerError("did not come up")
-        self.workers.append(ScriptedWorker())
-        return self.workers[-1]
-
-    async def run(self) -> asyncio.Task[None]:
-        await self.score.start()
-        task = asyncio.create_task(self.score.run())
-        await asyncio.sleep(0)
-        return task
-
-    def reasons(self) -> list[Reason | None]:
-        return [verdict.reason for verdict in self.verdicts]
-
-    def sequences(self) -> list[int]:
-        return [verdict.exposure.id.sequence for verdict in self.verdicts]
 
 
 @pytest.fixture
@@ -119,7 +30,7 @@ def ring() -> Iterator[Ring]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.stations.score.Backoff", lambda: Backoff(0.001, 0.002))
+    monkeypatch.setattr("daemon.worker.standby.Backoff", lambda: Backoff(0.001, 0.002))
 
 
 async def test_a_frame_is_scored_judged_and_its_slot_released_once(
@@ -215,84 +126,6 @@ def test_the_estimate_follows_what_service_takes() -> None:
     assert times.per_frame_ns(kind) == pytest.approx(200, rel=0.01)  # type: ignore[arg-type]
 
 
-async def test_a_dead_worker_costs_exactly_the_frames_in_hand_and_queued(
-    ring: Ring, frame: MakeFrame, result: MakeResult, until: Until
-) -> None:
-    bench = Bench(ring, 2)
-    task = await bench.run()
-    for k in range(12):
-        bench.admit.frame(frame(k, slot=k))
-    first = bench.workers[0]
-    first.answer(first.sent[0], result())
-    first.answer(first.sent[1], result())
-    scored = bench.sequences()
-    first.die()
-    await until(lambda: len(bench.verdicts) == 12)
-    assert first.waited_for
-    assert bench.reasons() == [None] * len(scored) + [Reason.WORKER_RESTART] * (12 - len(scored))
-    assert bench.sequences() == list(range(12))
-    assert bench.released == dict.fromkeys(range(12), 1)
-    await until(lambda: len(bench.workers) == 2 and bench.score.ready)
-    assert bench.score.restarts == 1
-    bench.admit.frame(frame(12, slot=12))
-    bench.workers[1].answer(bench.workers[1].sent[0], result())
-    assert bench.reasons()[-1] is None
-    task.cancel()
-
-
-async def test_while_there_is_no_worker_every_frame_is_worker_restart_at_once(
-    ring: Ring, frame: MakeFrame, until: Until
-) -> None:
-    bench = Bench(ring, 2)
-    task = await bench.run()
-    bench.failures = 10**6
-    bench.workers[0].die()
-    await until(lambda: not bench.score.ready)
-    bench.admit.frame(frame(0, slot=5))
-    assert bench.reasons() == [Reason.WORKER_RESTART]
-    assert bench.released == {5: 1}
-    bench.failures = 0
-    await until(lambda: bench.score.ready)
-    task.cancel()
-
-
-@pytest.mark.parametrize("fault", [OSError(12, "Cannot allocate memory"), WorkerError("no")])
-async def test_a_worker_that_cannot_even_be_started_is_tried_again(
-    ring: Ring, until: Until, fault: Exception
-) -> None:
-    """fork() without memory is an OSError; the line must outlive it."""
-    bench = Bench(ring, 2)
-    task = await bench.run()
-    start, faults = bench.start, [fault, fault]
-
-    async def failing() -> ScriptedWorker:
-        if faults:
-            raise faults.pop()
-        return await start()
-
-    bench.score._start_worker = failing  # type: ignore[assignment]
-    bench.workers[0].die()
-    await until(lambda: len(bench.workers) == 2 or task.done())
-    assert not task.done(), task.exception()
-    task.cancel()
-
-
-async def test_frames_sent_to_a_worker_that_is_dying_are_answered_for_once(
-    ring: Ring, frame: MakeFrame, until: Until
-) -> None:
-    bench = Bench(ring, 1)
-    task = await bench.run()
-    bench.workers[0].broken = True
-    for k in range(5):
-        bench.admit.frame(frame(k, slot=k))
-    assert not bench.verdicts
-    bench.workers[0].die()
-    await until(lambda: len(bench.verdicts) == 5)
-    assert set(bench.reasons()) == {Reason.WORKER_RESTART}
-    assert bench.released == dict.fromkeys(range(5), 1)
-    task.cancel()
-
-
 async def test_a_refused_batch_is_no_model_and_frees_its_slots(
     ring: Ring, frame: MakeFrame, result: MakeResult
 ) -> None:
@@ -336,8 +169,6 @@ async def test_a_slot_in_the_workers_hands_is_not_released_by_a_late_verdict(
     await until(lambda: bool(bench.verdicts))
     assert bench.reasons() == [Reason.LATE]
     assert not bench.released
-    from model.judgement import Judgement
-
     bench.workers[0].answer(bench.workers[0].sent[0], result(Judgement.DEFECT, 0.9))
     assert bench.released == {4: 1}
     assert len(bench.late) == 1
@@ -355,7 +186,7 @@ async def test_a_cancelled_station_waits_for_its_worker_and_frees_every_slot(
     bench.judge.decide_all(Reason.SHUTDOWN)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert bench.workers[0].waited_for
+    assert bench.workers[0].gone.is_set()
     assert set(bench.reasons()) == {Reason.SHUTDOWN}
     assert len(bench.verdicts) == 7
     assert bench.released == dict.fromkeys(range(7), 1)

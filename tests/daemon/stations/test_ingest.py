@@ -2,127 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
+from plant.ingest import FORMAT, LARGE, SLOTS, Line, breaks, show, shows
 
 from adapters.errors import SourceError
-from adapters.ports import Exposure, Frame, FrameFormat, Intake, Reason, Shot
-from daemon.records.ledger import Account, Ledger
-from daemon.stations.ingest import Camera, Ingest
+from adapters.ports import Exposure, Intake, Reason, Shot
+from daemon.records.ledger import Ledger
 from daemon.supervise import Backoff
-from daemon.worker.ring import Quota, Ring
 
-FORMAT = FrameFormat(64, 64, 1, "uint8")
-LARGE = FrameFormat(128, 100, 3, "uint8")
-SLOTS = 4
-Script = Callable[[Intake, threading.Event], None]
 Until = Callable[..., object]
-
-
-class Scripted:
-    """A camera that does what its script says; `stopped` is set by `stop`."""
-
-    def __init__(self, script: Script) -> None:
-        self.script, self.stopped = script, threading.Event()
-
-    def stream(self, intake: Intake) -> None:
-        self.script(intake, self.stopped)
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-
-class Desk:
-    """Writes down what comes, and what the ledger said at that moment."""
-
-    def __init__(self, account: Account, quota: Quota) -> None:
-        self.account, self.quota = account, quota
-        self.told: list[tuple[object, ...]] = []
-        self.frames: list[Frame] = []
-        self.thread: int | None = None
-
-    def frame(self, frame: Frame) -> None:
-        self.thread = threading.get_ident()
-        assert self.account.counts().received > len(self.frames)
-        self.frames.append(frame)
-        self.told.append(("frame", frame.exposure.id.epoch, frame.exposure.id.sequence))
-        self.quota.release(frame.slot)
-
-    def unseen(self, exposure: Exposure, reason: Reason) -> None:
-        self.told.append((reason, exposure.id.epoch, exposure.id.sequence))
-
-    def camera_up(self, camera: str, epoch: int) -> None:
-        self.told.append(("up", epoch))
-
-    def camera_down(self, camera: str, epoch: int, problem: str) -> None:
-        self.told.append(("down", epoch, problem))
-
-    def kinds(self) -> list[object]:
-        return [said[0] for said in self.told]
-
-
-class Line:
-    """One camera's ingest, with the scripts of its connections one after the other."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ring = Ring.create([FORMAT.nbytes] * SLOTS)
-        self.quota = Quota(range(SLOTS))
-        self.ledger = Ledger(folder / "ledger")
-        self.account = self.ledger.account("left")
-        self.desk = Desk(self.account, self.quota)
-        self.made: list[Scripted] = []
-        self.scripts: list[Script] = []
-        camera = Camera("line", "left", 50_000_000, self.make)
-        self.ingest = Ingest(camera, self.ring, self.quota, self.ledger, self.account, self.desk)
-
-    def make(self) -> Scripted:
-        self.made.append(Scripted(self.scripts.pop(0)))
-        return self.made[-1]
-
-    async def show(self, *scripts: Script) -> None:
-        """Until the camera has shown all."""
-        self.scripts += scripts
-        self.ingest.start()
-        async with asyncio.timeout(10):
-            await self.ingest.done.wait()
-
-
-@pytest_asyncio.fixture
-async def line(tmp_path: Path) -> AsyncIterator[Line]:
-    line = Line(tmp_path)
-    yield line
-    line.ingest.stop()
-    async with asyncio.timeout(10):
-        await line.ingest.done.wait()
-    line.ring.close()
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.stations.ingest.Backoff", lambda: Backoff(0.001, 0.002))
-
-
-def show(intake: Intake, *sequences: int, level: int = 0) -> None:
-    for sequence in sequences:
-        lease = intake.lend(FORMAT, wait=True)
-        assert lease is not None
-        lease.pixels[:] = sequence
-        intake.arrived(Shot(sequence, 1000 + sequence, part=sequence + 1), lease)
-
-
-def shows(*sequences: int) -> Script:
-    return lambda intake, _: show(intake, *sequences)
-
-
-def breaks(*sequences: int, error: Exception) -> Script:
-    def script(intake: Intake, _: threading.Event) -> None:
-        show(intake, *sequences)
-        raise error
-
-    return script
 
 
 async def test_frames_come_to_the_desk_in_order_on_the_loop_with_all_that_is_known(
@@ -195,8 +86,11 @@ async def test_a_camera_that_cannot_be_opened_is_never_up(line: Line) -> None:
 
 async def test_a_number_that_comes_again_begins_a_new_epoch(line: Line) -> None:
     """Two frames of one name would share a verdict."""
-    await line.show(shows(5, 5), shows(6))
-    assert line.desk.kinds() == ["up", "frame", "down", "up", "frame"]
+    await line.show(shows(5, 5, 6))
+    assert line.desk.told == [
+        ("up", 1), ("frame", 1, 5), ("up", 2), ("frame", 2, 5), ("frame", 2, 6)
+    ]  # fmt: skip
+    assert line.account.counts().received == 3
 
 
 async def test_pauses_grow_until_the_camera_showed_something(

@@ -121,7 +121,7 @@ async def test_a_defect_found_after_the_verdict_is_told_late_and_never_a_second_
     found = result(Judgement.DEFECT, 0.9)
     told.judge.answered(one, found)
     assert told.said() == [(0, Outcome.UNINSPECTED, Reason.LATE)]
-    assert told.late == [(one.exposure, Finding(found, "file:///0"))]
+    assert told.late == [(one.exposure, Finding(found, "file:///0", ""))]
     told.judge.answered(frame(1), result())  # an ok that comes late is nothing to tell
     assert len(told.late) == 1
 
@@ -145,7 +145,15 @@ async def test_only_a_finite_score_of_a_sound_picture_up_to_the_threshold_is_ok(
 ) -> None:  # fmt: skip
     told, one = Told(), frame(0)
     told.judge.expect(one.exposure)
-    told.judge.answered(one, Result(score, threshold, judge(score, threshold, sound=sound), ()))
+    told.judge.answered(
+        one,
+        Result(
+            score,
+            threshold,
+            judge(score, threshold, None if sound else Judgement.IMAGE_QUALITY),
+            (),
+        ),
+    )
     assert told.said() == [(0, outcome, reason)]
     assert told.pictures == (outcome is Outcome.DEFECT)
 

@@ -21,7 +21,7 @@ from model.regions import Region
 
 MakeExposure = Callable[..., Exposure]
 SMALL, LARGE = Region(100, 40, 10, 6, 30, 0.9), Region(8, 12, 20, 10, 120, 0.7)
-FOUND = Finding(Result(0.9, 0.5, Judgement.DEFECT, (SMALL, LARGE)), "file:///a.png")
+FOUND = Finding(Result(0.9, 0.5, Judgement.DEFECT, (SMALL, LARGE)), "file:///a.png", "default")
 
 
 class Plant:
@@ -35,10 +35,10 @@ class Plant:
         self.accounts = {name: ledger.account(name) for name in ("left", "right")}
         model = Model("foil-a", "9f2c1e0b")
         places = {
-            "left": Place(self.accounts["left"], model, 0.1),
-            "right": Place(self.accounts["right"], model, None),
+            "left": Place(self.accounts["left"], {"default": model}, 0.1),
+            "right": Place(self.accounts["right"], {"default": model}, None),
         }
-        self.publish = Publish(Line("site", "line"), places, (self,), self)  # type: ignore[arg-type]
+        self.publish = Publish(Line("site", "line"), 7, places, (self,), self)  # type: ignore[arg-type]
 
     def tell(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
@@ -201,7 +201,9 @@ def test_the_largest_event_stays_under_the_brokers_limit(
     plant: Plant, exposure: MakeExposure
 ) -> None:
     region = Region(16383, 16383, 16384, 16384, 2**28, 1 / 3)
-    found = Finding(Result(1 / 3, 1 / 7, Judgement.DEFECT, (region,) * 16), "file:///" + "x" * 4096)
+    found = Finding(
+        Result(1 / 3, 1 / 7, Judgement.DEFECT, (region,) * 16), "file:///" + "x" * 4096, "default"
+    )
     plant.say(exposure(2**53), Outcome.DEFECT, None, found)
     assert len(json.dumps(cloud_event(plant.events[0]))) < 64 * 1024
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import pytest_asyncio
 
 from adapters.ports import FrameFormat
 from daemon.errors import WorkerError
-from daemon.worker.handle import WorkerHandle
+from daemon.worker.handle import SILENT_BEATS, WorkerHandle
 from daemon.worker.protocol import (
-    PACKET,
+    BEAT_SECONDS,
     FrameRef,
     FromWorker,
     Load,
@@ -24,9 +25,8 @@ from daemon.worker.protocol import (
     Refused,
     Score,
     Scored,
-    decode_from_worker,
 )
-from daemon.worker.ring import Ring
+from daemon.worker.ring import PAGE, Ring
 from model.bundle import Bundle
 from model.calibration import Calibration, beside
 from model.engine import Engine
@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 FORMAT = FrameFormat(70, 96, 1, "uint8")
 SMALL = FrameFormat(63, 96, 1, "uint8")
 COLOUR = FrameFormat(64, 64, 3, "uint8")
+BIG = FrameFormat(2048, 2048, 1, "uint8")
 
 
 def load(bundle: Path, name: str = "default") -> Load:
@@ -45,7 +46,7 @@ def load(bundle: Path, name: str = "default") -> Load:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ring() -> AsyncIterator[Ring]:
-    ring = Ring.create([FORMAT.nbytes * 3] * 4)
+    ring = Ring.create([BIG.nbytes] * 4)
     yield ring
     ring.close()
 
@@ -57,6 +58,8 @@ class Started:
     plain: WorkerHandle
     strict: WorkerHandle
     """Its threshold is 0: every frame has a defect."""
+    third: WorkerHandle
+    fourth: WorkerHandle
     torn: WorkerError
     """What a truncated bundle ended in."""
 
@@ -73,7 +76,7 @@ async def workers(
     calibration_for(tiny_bundle, threshold=0.0).save(beside(strict))
     torn.write_bytes(module_files.read_bytes()[:-100])  # noqa: ASYNC240
     beside(torn).write_bytes(beside(module_files).read_bytes())
-    paths = (module_files, strict, torn)
+    paths = (module_files, strict, module_files, module_files, torn)
     started = await asyncio.gather(
         *(WorkerHandle.start(ring, load(path)) for path in paths), return_exceptions=True
     )
@@ -91,20 +94,17 @@ def write(ring: Ring, frame: FrameFormat, count: int, seed: int = 0) -> list[np.
 
 
 def request(ring: Ring, frame: FrameFormat, count: int, batch: int = 1) -> Score:
-    refs = tuple(FrameRef(slot.pixels, slot.heat, frame) for slot in ring.slots[:count])
+    refs = tuple(FrameRef(slot.pixels, slot.heat, frame, None) for slot in ring.slots[:count])
     return Score(batch, "default", refs)
 
 
 async def answers(worker: WorkerHandle, *requests: Score) -> Sequence[FromWorker]:
-    """As `serve` hands them on; serving ends with the last, the worker lives on."""
-    heard: list[FromWorker] = []
-    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[FromWorker] = asyncio.Queue()
+    worker.receive = heard.put_nowait
     for wanted in requests:
         worker.send(wanted)
     async with asyncio.timeout(30):
-        while len(heard) < len(requests):
-            heard.append(decode_from_worker(await loop.sock_recv(worker._control, PACKET)))
-    return heard
+        return [await heard.get() for _ in requests]
 
 
 async def test_a_worker_that_is_ready_says_on_what(workers: Started) -> None:
@@ -167,15 +167,25 @@ async def test_a_signal_to_all_of_the_service_leaves_the_worker_to_the_daemon(
     assert any(mask >> (number - 1) & 1 for mask in masks)
 
 
-async def test_after_kill_9_serving_returns_and_the_process_was_waited_for(
-    workers: Started,
+async def test_a_worker_that_works_is_alive_however_long_it_takes(
+    workers: Started, ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its beat comes from a thread of its own, also while torch computes."""
+    write(ring, FORMAT, 4)
+    wanted = [request(ring, FORMAT, 4, batch=n) for n in range(40)]
+    heard = await answers(workers.plain, *wanted)
+    assert len(heard) == 40
+    assert not workers.plain.gone.is_set()
+    assert workers.plain.silent_beats < SILENT_BEATS
+
+
+async def test_after_kill_9_it_is_gone_and_was_waited_for(workers: Started) -> None:
     worker = workers.plain
     heard: list[FromWorker] = []
-    serving = asyncio.create_task(worker.serve(heard.append))
+    worker.receive = heard.append
     os.kill(worker.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
-        await serving
+        await worker.gone.wait()
     assert heard == []
     assert not Path(f"/proc/{worker.pid}").exists()  # noqa: ASYNC240
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -209,9 +219,31 @@ async def test_a_cancelled_start_leaves_no_process_behind(
 
 async def test_a_worker_ends_by_itself_when_the_daemons_end_closes(workers: Started) -> None:
     """A killed daemon closes its end as the kernel does: no signal, no word."""
-    workers.strict._control.close()
-    async with asyncio.timeout(5):
-        assert await workers.strict._process.wait() == 0
+    await workers.strict.end()
+    assert workers.strict._process.returncode == 0
+
+
+async def test_a_worker_that_was_stopped_is_killed_and_waited_for(workers: Started) -> None:
+    os.kill(workers.third.pid, signal.SIGSTOP)
+    async with asyncio.timeout(SILENT_BEATS * BEAT_SECONDS + 5):
+        await workers.third.gone.wait()
+    assert workers.third._process.returncode == -signal.SIGKILL
+
+
+async def test_a_worker_without_memory_ends_and_says_why(
+    workers: Started, ring: Ring, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Under a limit of its own: what is left in an engine that lost an allocation is not known."""
+    worker = workers.fourth
+    used = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[0]) * PAGE  # noqa: ASYNC240
+    resource.prlimit(worker.pid, resource.RLIMIT_AS, (used, used))
+    worker.send(request(ring, BIG, 1))
+    async with asyncio.timeout(20):
+        await worker.gone.wait()
+    assert worker._process.returncode == 1
+    said = capfd.readouterr()
+    assert "worker failed" in said.out + said.err
+    assert "memory" in (said.out + said.err).lower()
 
 
 def children() -> set[str]:

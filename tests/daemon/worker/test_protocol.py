@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from adapters.ports import FrameFormat
 from daemon.worker.protocol import (
     PACKET,
+    Alive,
     Failed,
     FrameRef,
     Load,
@@ -33,6 +34,7 @@ FORMATS = st.builds(
     FrameFormat, st.integers(1, 16384), st.integers(1, 16384), st.sampled_from([1, 3]),
     st.sampled_from(["uint8", "uint16"]),
 )  # fmt: skip
+FRAMES = st.builds(FrameRef, LARGE, LARGE, FORMATS, st.none() | st.floats(0, 65535))
 RESULTS = st.builds(
     Result, FLOATS, FLOATS, st.sampled_from(Judgement),
     st.lists(st.builds(Region, LARGE, LARGE, LARGE, LARGE, LARGE, FLOATS), max_size=3).map(tuple),
@@ -43,13 +45,11 @@ TO_WORKER = st.one_of(
         st.lists(st.builds(RecipeFiles, st.text(), st.text(), st.text()), max_size=3).map(tuple),
         st.text(),
     ),
-    st.builds(
-        Score, LARGE, st.text(),
-        st.lists(st.builds(FrameRef, LARGE, LARGE, FORMATS), max_size=4).map(tuple),
-    ),
-)  # fmt: skip
+    st.builds(Score, LARGE, st.text(), st.lists(FRAMES, max_size=4).map(tuple)),
+)
 FROM_WORKER = st.one_of(
     st.builds(Ready, st.text()),
+    st.builds(Alive),
     st.builds(Failed, st.text()),
     st.builds(Refused, LARGE, st.text()),
     st.builds(Scored, LARGE, st.lists(RESULTS, max_size=4).map(tuple)),
@@ -85,7 +85,7 @@ def test_a_score_that_is_no_number_arrives_as_such(score: float) -> None:
 def test_the_largest_batch_passes_a_real_connection_in_one_packet() -> None:
     ours, theirs = pair()
     with ours, theirs:
-        frame = FrameRef(2**40, 2**40, FrameFormat(16384, 16384, 3, "uint16"))
+        frame = FrameRef(2**40, 2**40, FrameFormat(16384, 16384, 3, "uint16"), 1 / 3)
         request = Score(2**53, "r" * 32, (frame,) * 64)
         for end, other, message, decode in (
             (ours, theirs, request, decode_to_worker),

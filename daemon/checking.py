@@ -1,0 +1,212 @@
+"""`clearline check`: can this configuration be run, and can this machine give what it asks for?
+
+Each camera is opened and shows one frame; the worker scores frames of that size, by every recipe,
+in batches as the line would. Nothing is measured in a state folder that a running line holds: a
+second worker would take its time, and a second listener its frames.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from adapters.errors import SourceError
+from adapters.ports import FrameFormat, FrameSource, Lease, Pixels, Reason, Shot
+from daemon import config, wiring
+from daemon.config import Configuration
+from daemon.errors import ConfigurationError, StateError, WorkerError
+from daemon.wiring import Room
+from daemon.worker.handle import WorkerHandle
+from daemon.worker.protocol import FrameRef, FromWorker, Refused
+from daemon.worker.protocol import Score as ScoreRequest
+from daemon.worker.ring import Ring
+
+PICTURE_SECONDS = 10.0
+"""So long a camera may take to show a picture."""
+WARM_UP = 2  # batches that are not counted
+MEASURE_SECONDS = 1.0  # of each recipe, frame format and batch size
+LEAST = 3  # batches, where each is slow
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one frame takes, in milliseconds."""
+
+    alone: float
+    in_batch: float
+
+
+def check_line(path: Path) -> dict[str, Any]:
+    """What the line asks for, and what it gets. Raises clearline.Error."""
+    settings = config.load(path)
+    for camera in settings.cameras.values():
+        wiring.source(camera.url, path.parent)
+    models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
+    wiring.check_mqtt(settings)
+    wiring.make_state_dir(settings.state_dir)
+    rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
+    said: dict[str, Any] = {
+        "line": settings.line,
+        "state_dir": str(settings.state_dir),
+        "ring_mib": round(wiring.ring_bytes(rooms) / (1 << 20), 1),
+        **{f"recipe {name}": f"{model.name} ({model.hash})" for name, model in models.items()},
+        **{
+            f"camera {name}": f"{camera.url}, {rooms[name].slots} slots, recipe {camera.recipe}"
+            for name, camera in settings.cameras.items()
+        },
+    }
+    try:
+        claim = wiring.claim_state_dir(settings.state_dir)
+    except StateError:
+        return said | {"load": "not measured: this line is running"}
+    with claim:
+        return said | _measured(settings, path.parent)
+
+
+def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
+    """Raises ConfigurationError where cameras ask for more than the machine gives."""
+    pictures = {
+        name: _picture(wiring.source(camera.url, base), name)
+        for name, camera in settings.cameras.items()
+    }
+    services = asyncio.run(_services(settings, pictures))
+    _in_time(settings, services)
+    load = sum(settings.cameras[n].max_fps * s.in_batch / 1000 for n, s in services.items())
+    asked = ", ".join(
+        f"{name} {settings.cameras[name].max_fps:g} frames/s x {service.in_batch:.1f} ms"
+        for name, service in services.items()
+    )
+    if load > 1:
+        raise ConfigurationError(
+            f"is more than this machine was measured to give ({asked})",
+            key="cameras: max_fps x milliseconds a frame", value=f"{load:.0%}",
+            expected="at most 100%: fewer frames, smaller ones, or a faster device",
+        )  # fmt: skip
+    return {
+        "load": f"{load:.0%} ({asked})",
+        **{f"ms_per_frame {n}": round(s.in_batch, 1) for n, s in services.items()},
+        **{f"ms_alone {n}": round(s.alone, 1) for n, s in services.items()},
+    }
+
+
+def _in_time(settings: Configuration, services: Mapping[str, Service]) -> None:
+    for name, service in services.items():
+        deadline_ms = settings.cameras[name].deadline_ms
+        if service.alone >= deadline_ms:
+            raise ConfigurationError(
+                "is less than this machine takes for a frame alone",
+                key=f"cameras.{name}.deadline_ms", value=deadline_ms,
+                expected=f"over {service.alone:.1f}",
+            )  # fmt: skip
+
+
+async def _services(settings: Configuration, pictures: Mapping[str, Pixels]) -> dict[str, Service]:
+    """Of each camera, by the slowest recipe: the PLC may choose any."""
+    largest = max(pixels.nbytes for pixels in pictures.values())
+    ring = Ring.create([largest] * settings.worker.batch_frames)
+    try:
+        worker = await WorkerHandle.start(ring, wiring.load_of(settings))
+        try:
+            found = {}
+            for name, pixels in pictures.items():
+                each = [
+                    await _service(worker, ring, recipe, name, pixels)
+                    for recipe in settings.recipes
+                ]
+                found[name] = Service(max(s.alone for s in each), max(s.in_batch for s in each))
+            return found
+        finally:
+            await worker.end()
+    finally:
+        ring.close()
+
+
+async def _service(
+    worker: WorkerHandle, ring: Ring, recipe: str, camera: str, pixels: Pixels
+) -> Service:
+    frame = FrameFormat.of(pixels)
+    for slot in ring.slots:
+        np.copyto(ring.pixels(slot.pixels, frame), pixels)
+    refs = tuple(FrameRef(slot.pixels, slot.heat, frame, None) for slot in ring.slots)
+    answers: asyncio.Queue[FromWorker] = asyncio.Queue()
+    worker.receive = answers.put_nowait
+
+    async def milliseconds(request: ScoreRequest) -> float:
+        began = time.perf_counter()
+        worker.send(request)
+        gone = asyncio.ensure_future(worker.gone.wait())
+        answer = asyncio.ensure_future(answers.get())
+        await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if not answer.done():
+            answer.cancel()
+            raise WorkerError(f"scoring process: ended while it scored frames of camera {camera}")
+        said = answer.result()
+        if isinstance(said, Refused):
+            raise ConfigurationError(
+                f"shows frames that recipe {recipe} cannot judge: {said.problem}",
+                key=f"cameras.{camera}",
+            )
+        return 1000 * (time.perf_counter() - began) / len(request.frames)
+
+    async def typical(request: ScoreRequest) -> float:
+        for _ in range(WARM_UP):
+            await milliseconds(request)
+        took: list[float] = []
+        until = time.perf_counter() + MEASURE_SECONDS
+        while len(took) < LEAST or time.perf_counter() < until:
+            took.append(await milliseconds(request))
+        return median(took)
+
+    return Service(
+        alone=await typical(ScoreRequest(0, recipe, refs[:1])),
+        in_batch=await typical(ScoreRequest(0, recipe, refs)),
+    )
+
+
+def _picture(source: FrameSource, camera: str) -> Pixels:
+    """The first that the camera shows. Raises SourceError."""
+    look = _Look(source)
+    thread = threading.Thread(target=look.run, name=f"look-{camera}", daemon=True)
+    thread.start()
+    thread.join(PICTURE_SECONDS)
+    source.stop()
+    if look.problem is not None:
+        raise SourceError(f"shows no picture: {look.problem}", key=f"cameras.{camera}")
+    if look.pixels is None:
+        raise SourceError(
+            "shows no picture, so that its load is not known", key=f"cameras.{camera}",
+            expected=f"one within {PICTURE_SECONDS:g} s",
+        )  # fmt: skip
+    return look.pixels
+
+
+class _Look:
+    """An intake that wants one picture. In a thread of its own."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+        self.pixels: Pixels | None = None
+        self.problem: SourceError | None = None
+
+    def run(self) -> None:
+        try:
+            self._source.stream(self)
+        except SourceError as error:
+            self.problem = error
+
+    def lend(self, frame: FrameFormat, *, wait: bool) -> Lease | None:
+        return Lease(0, np.empty(frame.shape, frame.dtype))
+
+    def arrived(self, shot: Shot, lease: Lease) -> None:
+        self.pixels = lease.pixels
+        self._source.stop()
+
+    def unseen(self, shot: Shot, reason: Reason) -> None:
+        """The next one may be better."""

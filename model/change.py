@@ -1,0 +1,22 @@
+"""How much a picture differs from the one before it: a frozen camera repeats itself.
+
+No torch here: the daemon compares frames as they come, calibration the normal images. A grid of
+pixels is enough, since noise and texture change every one of them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STEP = 8  # pixels from one sample to the next; a frame has at least 64 a side
+
+
+def sample(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """(H, W, C) -> (H/8, W/8, C), a copy."""
+    return pixels[STEP // 2 :: STEP, STEP // 2 :: STEP].astype(np.int32)
+
+
+def change(now: NDArray[np.int32], before: NDArray[np.int32]) -> float | None:
+    """Mean absolute difference of two samples, in values of a pixel; None for unlike sizes."""
+    return float(np.abs(now - before).mean()) if now.shape == before.shape else None
