@@ -6,6 +6,7 @@ second worker would take its time, and a second listener its frames.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -75,12 +76,13 @@ def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
         name: _picture(wiring.source(camera.url, base), name)
         for name, camera in settings.cameras.items()
     }
-    services = asyncio.run(_services(settings, pictures))
-    _in_time(settings, services)
-    load = sum(settings.cameras[n].max_fps * s.in_batch / 1000 for n, s in services.items())
+    _fits(settings, pictures)
+    found = asyncio.run(services(settings, pictures))
+    _in_time(settings, found)
+    load = sum(settings.cameras[n].max_fps * s.in_batch / 1000 for n, s in found.items())
     asked = ", ".join(
         f"{name} {settings.cameras[name].max_fps:g} frames/s x {service.in_batch:.1f} ms"
-        for name, service in services.items()
+        for name, service in found.items()
     )
     if load > 1:
         raise ConfigurationError(
@@ -90,9 +92,20 @@ def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "load": f"{load:.0%} ({asked})",
-        **{f"ms_per_frame {n}": round(s.in_batch, 1) for n, s in services.items()},
-        **{f"ms_alone {n}": round(s.alone, 1) for n, s in services.items()},
+        **{f"ms_per_frame {n}": round(s.in_batch, 1) for n, s in found.items()},
+        **{f"ms_alone {n}": round(s.alone, 1) for n, s in found.items()},
     }
+
+
+def _fits(settings: Configuration, pictures: Mapping[str, Pixels]) -> None:
+    for name, pixels in pictures.items():
+        room = settings.cameras[name].max_frame_bytes
+        if pixels.nbytes > room:
+            raise ConfigurationError(
+                "is less than a frame of this camera takes",
+                key=f"cameras.{name}.max_frame_bytes", value=room,
+                expected=f"at least {pixels.nbytes}",
+            )  # fmt: skip
 
 
 def _in_time(settings: Configuration, services: Mapping[str, Service]) -> None:
@@ -106,7 +119,7 @@ def _in_time(settings: Configuration, services: Mapping[str, Service]) -> None:
             )  # fmt: skip
 
 
-async def _services(settings: Configuration, pictures: Mapping[str, Pixels]) -> dict[str, Service]:
+async def services(settings: Configuration, pictures: Mapping[str, Pixels]) -> dict[str, Service]:
     """Of each camera, by the slowest recipe: the PLC may choose any."""
     largest = max(pixels.nbytes for pixels in pictures.values())
     ring = Ring.create([largest] * settings.worker.batch_frames)
@@ -139,7 +152,8 @@ async def _service(
 
     async def milliseconds(request: ScoreRequest) -> float:
         began = time.perf_counter()
-        worker.send(request)
+        with contextlib.suppress(OSError):  # it is dying: `gone` follows
+            worker.send(request)
         gone = asyncio.ensure_future(worker.gone.wait())
         answer = asyncio.ensure_future(answers.get())
         await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,9 @@
 """RECIPES: which model judges a camera's next frame. Every model is resident in the worker.
 
 A change falls on a part border. The part that is under a camera when the change is asked for is
-judged to its end by the model it began with; a frame of another part that was exposed before the
-asking may show either product and is `changeover`; the first one exposed after it is the new
-recipe's. Event loop.
+judged to its end by the model it began with; a part that was first exposed before the asking and
+comes after it may be of either product, and all its frames are `changeover`; the next one is the
+new recipe's. A change that is called off before it began is one like any other. Event loop.
 """
 
 import time
@@ -30,6 +30,9 @@ class Switched:
 class _Camera:
     recipe: str
     part: int = 0
+    """The last one judged."""
+    between: int = 0
+    """The last one that may be of either product."""
     wanted: str | None = None
     asked_ns: int = 0
 
@@ -54,21 +57,21 @@ class Recipes:
                 continue
             if recipe not in self._known:
                 log.error("no such recipe", camera=name, recipe=recipe, known=sorted(self._known))
-            if recipe == camera.recipe:
-                camera.wanted = None  # called off before it began
-            else:
-                camera.wanted, camera.asked_ns = recipe, time.monotonic_ns()
+            camera.wanted, camera.asked_ns = recipe, time.monotonic_ns()
 
     def judging(self, exposure: Exposure) -> str | Reason:
         """The recipe of this frame, or why it has none. Once for each, in their order."""
-        camera = self._cameras[exposure.id.camera]
-        if camera.wanted is not None and not (exposure.part and exposure.part == camera.part):
-            if exposure.exposed_ns < camera.asked_ns:
+        camera, part = self._cameras[exposure.id.camera], exposure.part
+        if camera.wanted is not None and not (part and part == camera.part):
+            if exposure.exposed_ns < camera.asked_ns or (part and part == camera.between):
+                camera.between = part
                 return Reason.CHANGEOVER
             before, camera.recipe, camera.wanted = camera.recipe, camera.wanted, None
-            took_ms = (time.monotonic_ns() - camera.asked_ns) / 1e6
-            self._switched(Switched(exposure.id.camera, before, camera.recipe, took_ms))
-        camera.part = exposure.part
+            camera.between = 0
+            if camera.recipe != before:
+                took_ms = (time.monotonic_ns() - camera.asked_ns) / 1e6
+                self._switched(Switched(exposure.id.camera, before, camera.recipe, took_ms))
+        camera.part = part
         return camera.recipe if camera.recipe in self._known else Reason.NO_MODEL
 
     def judging_now(self) -> dict[str, str]:

@@ -64,4 +64,5 @@ def _but_for_recipes(settings: Configuration) -> dict[str, Any]:
     said = settings.model_dump()
     for camera in said["cameras"].values():
         del camera["recipe"]
-    return said
+    # Where none is named, a number comes from the camera's place in the file.
+    return said | {"numbers": settings.camera_numbers()}

@@ -38,5 +38,7 @@ fi
 .venv/bin/python -c 'import cv2' 2>/dev/null || system_packages libgl1 libglib2.0-0
 .venv/bin/python -c 'import cv2'
 if [ "$kind" = dev ]; then  # the real parts that tests talk to
-    command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || system_packages mosquitto
+    [ -x /usr/sbin/mosquitto ] || system_packages mosquitto
+    command -v faketime >/dev/null || system_packages faketime
+    command -v openssl >/dev/null || system_packages openssl
 fi

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -24,6 +24,8 @@ from adapters.sinks.mqtt_link import MqttLink, MqttSettings, load_paho
 log = structlog.get_logger()
 
 WAITING = 1024
+PARTS = 4096
+"""Whose names are remembered: far more than fit between trigger and gate."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -50,6 +52,8 @@ class MqttRoad:
         self._msg_no = Counter[str]()
         self._overrun = False
         self._error = False
+        self._part_ids: OrderedDict[int, int] = OrderedDict()
+        """The PLC's name of a part by its trigger count, where it tells us."""
         self._beat: Beat | None = None
         self._state = _encode({"online": True})
         self._state_said = b""
@@ -163,6 +167,11 @@ class MqttRoad:
     async def _send_verdict(self, link: MqttLink, verdict: Verdict, msg_no: int) -> None:
         camera = verdict.exposure.id.camera
         now_ns = time.monotonic_ns()
+        if self._part_ids:
+            # A part that the PLC did not tell has no name: a wrong one would be worse.
+            part = self._part_ids.get(verdict.exposure.part, 0)
+            named = dataclasses.replace(verdict.exposure, part=part)
+            verdict = dataclasses.replace(verdict, exposure=named)
         if verdict.outcome is Outcome.OK and now_ns > verdict.exposure.deadline_ns:
             verdict = dataclasses.replace(verdict, outcome=Outcome.UNINSPECTED, reason=Reason.LATE)
             self.turned_late += 1
@@ -210,8 +219,12 @@ class MqttRoad:
         except MessageError as error:
             self.malformed += 1
             self._refused.say(topic=topic, problem=str(error), in_all=self.malformed)
-        else:
-            hear(told)
+            return
+        if isinstance(told, PartTold):
+            self._part_ids[told.triggers] = told.part
+            while len(self._part_ids) > PARTS:
+                self._part_ids.popitem(last=False)
+        hear(told)
 
 
 class _Seldom:

@@ -1,12 +1,13 @@
 """The PLC's counts against ours: what the gate did must follow from what we said.
 
-Pure bookkeeping on what is told, on the event loop. Parts between trigger and gate are allowed for,
-and what may still be on its way must disagree twice in a row before it is said.
+Pure bookkeeping on what is told, on the event loop. How many of our oks did not open the gate is
+known within bounds only, since parts are under way to it and words are under way to us. While the
+line is sound the true number stands still: bounds clear of all earlier ones are a disagreement.
 """
 
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.ports import LineTold, Outcome, PartTold, Verdict
 
@@ -24,14 +25,14 @@ class Disagreement:
     parts: int
     """How many are new."""
     in_all: int
+    """Since our start."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Where both counts stood when the PLC was first heard, or began to count anew."""
-
-    told: LineTold
-    ok_parts: int
+@dataclass(slots=True)
+class _Part:
+    ok: dict[str, bool] = field(default_factory=dict)
+    """By camera that showed it."""
+    told_ns: int = 0
 
 
 class Reconciliation:
@@ -39,32 +40,47 @@ class Reconciliation:
 
     def __init__(self, cameras: Collection[str]) -> None:
         self._cameras = frozenset(cameras)
-        self._seen: OrderedDict[int, dict[str, Outcome]] = OrderedDict()
-        self._ok_parts = 0
-        """Parts that every camera called ok."""
-        self._start: _Start | None = None
-        self._last: LineTold | None = None
-        self._not_passed = 0
+        self._parts: OrderedDict[int, _Part] = OrderedDict()
+        self._newest: dict[str, int] = {}
+        self._oks = self._oks_when_heard = 0
+        """Parts that every camera called ok; and when the PLC's counts were last heard."""
+        self._nameless_oks = 0
+        """Frames without a part number that were ok: the PLC may find their parts by the time."""
+        self._heard: LineTold | None = None
+        self._unused: tuple[int, int] | None = None
+        """Bounds of how many oks did not open the gate, but for a number that stands still."""
         self._triggers: int | None = None
         self._told_ns: dict[int, int] = {}
         self._said: dict[str, int] = {}
 
     def tell(self, verdict: Verdict) -> None:
-        trigger = verdict.exposure.part
+        camera, trigger = verdict.exposure.id.camera, verdict.exposure.part
+        ok = verdict.outcome is Outcome.OK
         if trigger == 0:
+            if ok:
+                self._nameless_oks += 1
+                self._told_ns.clear()  # which part it was, we cannot say
             return
-        seen = self._seen.setdefault(trigger, {})
-        seen[verdict.exposure.id.camera] = verdict.outcome
-        if seen.keys() == self._cameras:
+        if trigger < self._newest.get(camera, 0):  # counted anew: by its numbers it means others
+            kept = ((t, part) for t, part in self._parts.items() if camera not in part.ok)
+            self._parts = OrderedDict(kept)
+        self._newest[camera] = trigger
+        part = self._parts.setdefault(trigger, _Part())
+        before = self._passes(part)
+        part.ok[camera] = ok and part.ok.get(camera, True)  # a reject is never taken back
+        part.told_ns = verdict.decided_ns
+        now = self._passes(part)
+        self._oks += now - before
+        self._oks_when_heard -= before and not now
+        if part.ok.keys() == self._cameras:
             self._told_ns.pop(trigger, None)
-            self._ok_parts += set(seen.values()) == {Outcome.OK}
-        while len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        while len(self._parts) > REMEMBERED:
+            self._parts.popitem(last=False)
 
     def part(self, told: PartTold, now_ns: int) -> list[Disagreement]:
         lost = 0 if self._triggers is None else max(0, told.triggers - self._triggers - 1)
         self._triggers = told.triggers
-        if self._seen.get(told.triggers, {}).keys() != self._cameras:
+        if not self._nameless_oks and not self._shown(told.triggers, now_ns):
             self._told_ns[told.triggers] = now_ns
         unseen = [t for t, at_ns in self._told_ns.items() if now_ns - at_ns > UNSEEN_AFTER_NS]
         for trigger in unseen:
@@ -72,27 +88,37 @@ class Reconciliation:
         return [*self._more("triggers_lost", lost), *self._more("part_unseen", len(unseen))]
 
     def line(self, told: LineTold) -> list[Disagreement]:
-        last, self._last = self._last, told
-        if self._start is None or last is None or _counts_anew(last, told):
-            self._start, self._not_passed = _Start(told, self._ok_parts), 0
-            self._said.pop("passed_without_ok", None)
-            self._said.pop("ok_not_passed", None)
+        before, self._heard = self._heard, told
+        oks_before, self._oks_when_heard = self._oks_when_heard, self._oks
+        if before is None or _counts_anew(before, told):
+            self._unused = None
             return []
-        accepted = told.accepted - self._start.told.accepted
-        ok = self._ok_parts - self._start.ok_parts
-        # A part that was under way at the start may have got its ok before it.
-        passed = max(0, accepted - ok - _under_way(self._start.told))
-        before, self._not_passed = self._not_passed, max(0, ok - accepted - _under_way(told))
+        # Parts called ok before the PLC's last word had their trigger before this one was written.
+        least = oks_before - told.accepted - _under_way(told)
+        most = self._oks + self._nameless_oks - told.accepted
+        if self._unused is None:
+            self._unused = least, most
+            return []
+        low, high = self._unused
+        passed, not_passed = max(0, low - most), max(0, least - high)
+        self._unused = max(least, low - passed), min(most, high + not_passed)
         return [
-            *self._up_to("passed_without_ok", passed),
-            *self._up_to("ok_not_passed", min(before, self._not_passed)),
+            *self._more("passed_without_ok", passed),
+            *self._more("ok_not_passed", not_passed),
         ]
 
-    def _up_to(self, kind: str, in_all: int) -> list[Disagreement]:
-        return self._more(kind, in_all - self._said.get(kind, 0))
+    def _passes(self, part: _Part) -> bool:
+        return part.ok.keys() == self._cameras and all(part.ok.values())
+
+    def _shown(self, trigger: int, now_ns: int) -> bool:
+        """By every camera, and not under this number long ago, before the PLC counted anew."""
+        part = self._parts.get(trigger)
+        if part is None or part.ok.keys() != self._cameras:
+            return False
+        return now_ns - part.told_ns <= UNSEEN_AFTER_NS
 
     def _more(self, kind: str, parts: int) -> list[Disagreement]:
-        if parts <= 0:
+        if parts == 0:
             return []
         self._said[kind] = self._said.get(kind, 0) + parts
         return [Disagreement(kind, parts, self._said[kind])]
@@ -103,5 +129,6 @@ def _counts_anew(before: LineTold, now: LineTold) -> bool:
 
 
 def _under_way(told: LineTold) -> int:
-    """Parts between trigger and gate."""
-    return told.parts - told.accepted - told.rejected_defect - told.rejected_silent
+    """Parts between trigger and gate, and such as were taken off the belt there."""
+    at_gate = told.accepted + told.rejected_defect + told.rejected_silent
+    return max(0, told.parts - at_gate)

@@ -150,15 +150,19 @@ class Score:
         """What the worker has still to do for the frames that are before a new one."""
         hands = [(h.batch.kind, len(h.batch.frames)) for h in self._in_hand.values()]
         before = (*hands, *self._queue.waiting().items())
-        return int(sum(self._times.per_frame_ns(kind) * count for kind, count in before))
+        return int(sum(self.per_frame_ns(kind) * count for kind, count in before))
 
     def service_ns(self, frame: Frame) -> int:
-        return int(self._times.per_frame_ns(self._kind_of(frame)))
+        return int(self.per_frame_ns(self._kind_of(frame)))
+
+    def per_frame_ns(self, kind: Kind) -> float:
+        """What the worker takes for a frame of a kind, as measured lately; 0 where it never did."""
+        return self._times.per_frame_ns(kind)
 
     def _send(self, worker: WorkerHandle, batch: Batch, now_ns: int) -> None:
         self._batches += 1
         loop = asyncio.get_running_loop()
-        due_s = self._times.per_frame_ns(batch.kind) * len(batch.frames) / 1e9
+        due_s = self.per_frame_ns(batch.kind) * len(batch.frames) / 1e9
         patience_s = max(HANG_SECONDS, HANG_FACTOR * due_s)
         overdue = loop.call_later(patience_s, self._hangs, worker, patience_s)
         self._in_hand[self._batches] = _InHand(batch, now_ns, overdue)

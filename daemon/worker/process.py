@@ -4,10 +4,12 @@ python -m daemon.worker.process CONTROL_FD RING_FD
 """
 
 import contextlib
+import os
 import signal
 import socket
 import sys
 import threading
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,11 +79,13 @@ def _converse(control: socket.socket, ring: Ring) -> None:
                 control.send(encode(_answer(ring, recipes[request.recipe], request)))
     except ConnectionError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (whatever it was, it ends this process)
         # After an error that nobody foresaw (no memory left, a device that broke) what is in this
-        # process is not to be trusted: the daemon goes on with another one.
+        # process is not to be trusted: the daemon goes on with another one, and at once, so that
+        # nothing is taken down in good order here.
+        traceback.print_exc()
         control.send(encode(Failed(f"{type(error).__name__}: {error}".splitlines()[0])))
-        raise
+        os._exit(1)
 
 
 def _beat(control: socket.socket) -> None:

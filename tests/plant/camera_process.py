@@ -48,17 +48,21 @@ class CameraProcess:
     fps: float
     began_ns: int
 
-    @contextmanager
-    def running(self, end: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
-        """From here on; ended by the signal."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """The process, from now on the caller's to end."""
         product = self.product
         options = {
             "fps": self.fps, "kind": product.kind, "height": product.height,
             "width": product.width, "seed": product.seed, "defect-rate": product.defect_rate,
-            "began-ns": self.began_ns,
+            "contrast": product.contrast, "began-ns": self.began_ns,
         }  # fmt: skip
         flags = [f"--{name}={value}" for name, value in options.items()]
-        process = subprocess.Popen([sys.executable, __file__, self.address, self.state, *flags])
+        return subprocess.Popen([sys.executable, __file__, self.address, self.state, *flags])
+
+    @contextmanager
+    def running(self, end: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
+        """From here on; ended by the signal."""
+        process = self.start()
         try:
             yield process
         finally:
@@ -129,12 +133,14 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--defect-rate", type=float, default=0.0)
+    parser.add_argument("--contrast", type=float, default=1.0)
     parser.add_argument("--began-ns", type=int, required=True)
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     product = SimulatedProduct(
-        given.kind, given.height, given.width, seed=given.seed, defect_rate=given.defect_rate
-    )
+        given.kind, given.height, given.width, seed=given.seed, defect_rate=given.defect_rate,
+        contrast=given.contrast,
+    )  # fmt: skip
     CameraProcess(given.address, given.state, product, given.fps, given.began_ns).expose()
 
 

@@ -188,3 +188,19 @@ def test_without_its_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
     with pytest.raises(clearline.UsageError, match=r"the extra clearline\[mqtt\]"):
         road_to(1)
+
+
+async def test_a_part_has_the_name_that_the_plc_gave_it_and_none_where_it_gave_none(
+    broker: Broker,
+) -> None:
+    """A camera counts triggers; the PLC may number its parts otherwise, and then says how."""
+    road, heard = road_to(broker), []
+    async with Plc(broker) as plc, running(road, heard.append):
+        road.tell(verdict(0, part=40))
+        await until(lambda: len(plc.heard) == 1)
+        plc.says("part", struct.pack("<II", 7001, 41))
+        await until(lambda: len(heard) == 1)
+        for sequence, trigger in ((1, 41), (2, 42)):
+            road.tell(verdict(sequence, part=trigger))
+        await until(lambda: len(plc.heard) == 3)
+    assert [fields[7] for fields in plc.verdicts()] == [40, 7001, 0]

@@ -1,5 +1,6 @@
 """The ledger: what became of every frame, over any kill, in any process, for any camera."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adapters.ports import FrameId, Outcome, Reason
+from daemon.cli import main
 from daemon.errors import StateError
 from daemon.records.ledger import CAMERAS, SIZE, Ledger, Unrecorded
 
@@ -118,6 +120,7 @@ while True:
     if sequence == int(sys.argv[2]):
         print("now", flush=True)
 """
+KILLS = 20
 
 
 @pytest.fixture
@@ -137,28 +140,117 @@ def run_until_killed() -> Callable[[Path, int], None]:
     return run
 
 
-def test_killed_at_any_moment_the_reopened_ledger_balances_and_says_what_is_missing(
+def test_killed_at_any_instruction_the_reopened_ledger_says_exactly_what_is_missing(
     tmp_path: Path, run_until_killed: Callable[[Path, int], None]
 ) -> None:
-    path, before = tmp_path / "ledger", 0
-    for run, frames in enumerate((5, 505, 5005), start=1):
-        run_until_killed(path, frames)
+    path, before, caught = tmp_path / "ledger", 0, 0
+    for run in range(1, KILLS + 1):
+        run_until_killed(path, 5 * run)
         account = Ledger(path).account("left")
         counts = account.counts()
-        assert counts.received - before >= frames
-        assert 0 <= counts.in_flight <= 5
+        received = counts.received - before
+        assert account.last_received == (run, received - 1)
         gap = account.close_gap()
-        assert (gap.count if gap else 0) == counts.in_flight
+        assert (gap.count if gap else 0) == counts.in_flight <= 5
         if gap is not None:
-            # A word of the file may be one frame ahead of the next: the count is exact, and the
-            # range holds all that is missing.
-            assert gap.last[0] == run
-            assert gap.count <= gap.last[1] - (gap.after[1] if gap.after[0] == run else -1)
-            assert gap.last[1] + 1 in (counts.received - before, counts.received - before + 1)
+            caught += 1
+            # Where none of this epoch was decided, the last one that was is of another.
+            after = gap.after[1] if gap.after[0] == run else -1
+            assert gap.last == (run, received - 1)
+            assert gap.count == gap.last[1] - after
         after = account.counts()
         assert after.in_flight == 0
         assert after.received == after.ok + sum(after.uninspected.values())
         before = after.received
+    assert caught > 0  # of ten moments eight have frames in flight
+
+
+def told_by_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["ledger", str(folder), *options])
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def test_the_command_reads_a_balanced_ledger_while_another_process_writes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(tmp_path / "ledger"), "0"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        seen = [0]
+        while len(seen) < 200:
+            code, out, _ = told_by_the_command(tmp_path, capsys, "--json")
+            left = json.loads(out)["cameras"].get("left")
+            assert code == 0
+            # Received is read after decided: what comes between the two looks as if in flight.
+            assert left["in_flight"] == left["received"] - left["ok"] >= 0
+            assert left["received"] >= seen[-1]
+            seen.append(left["received"])
+        process.kill()
+        process.wait()
+    assert len(set(seen)) > 10
+
+
+def test_the_command_tells_every_camera_and_reason_and_never_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ledger"
+    account = Ledger(path).account("left")
+    Ledger(path).account("right")
+    account.receive(frame("left", 11, epoch=3), 4)
+    for sequence, (outcome, reason) in enumerate(
+        [(Outcome.OK, None), (Outcome.DEFECT, None), (Outcome.UNINSPECTED, Reason.LATE)], start=8
+    ):
+        account.decide(frame("left", sequence, epoch=3), outcome, reason)
+    path.chmod(0o444)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    code, out, _ = told_by_the_command(tmp_path, capsys, "--json")
+    assert (code, json.loads(out)["ledger"]) == (0, str(path))
+    assert json.loads(out)["cameras"]["left"] == {
+        "received": 4, "ok": 1, "defect": 1, "uninspected": {"late": 1}, "in_flight": 1,
+        "last_epoch": 3, "last_sequence": 11,
+    }  # fmt: skip
+    assert json.loads(out)["cameras"]["right"]["received"] == 0
+    code, out, _ = told_by_the_command(tmp_path, capsys)
+    assert code == 0
+    assert "camera left" in out
+    assert "camera right" in out
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_a_ledger_opened_to_read_cannot_be_written(tmp_path: Path) -> None:
+    """Asked of the memory itself: root may write to any file."""
+    Ledger(tmp_path / "ledger").account("left").receive(frame("left", 0))
+    reading = Ledger(tmp_path / "ledger", writable=False)
+    (account,) = reading.accounts()
+    for write in (reading.next_epoch, lambda: account.receive(frame("left", 1))):
+        with pytest.raises((TypeError, ValueError), match="read-only|read-write"):
+            write()
+    assert account.counts().received == 1
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no ledger " * 2000, bytes(SIZE), b"CLRLEDG1" + bytes(SIZE)],
+    ids=["missing", "empty", "foreign", "zeros", "another version"],
+)  # fmt: skip
+def test_the_command_refuses_what_is_no_ledger_with_one_line_and_leaves_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "ledger"
+    if content is not None:
+        path.write_bytes(content)
+    code, out, error = told_by_the_command(tmp_path, capsys)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"clearline: {path}: ")
+    assert error.count("\n") == 1
+    assert path.exists() is (content is not None)
+    assert content is None or path.read_bytes() == content
 
 
 def test_another_process_reads_what_this_one_writes(tmp_path: Path) -> None:
