@@ -1,4 +1,4 @@
-"""PLC: what it asks for is done, what it counts is held against ours, with a road that only waits."""
+"""PLC: what it asks for is done, and its counts are held against ours; on a road of our own."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -46,9 +46,7 @@ class Bench:
         self.road, self.alarms = Road(), list[Disagreement]()
         self.recipes = Recipes(("foil", "steel"), {"left": "foil"}, lambda _: None)
         pulse = Pulse({1: lambda: True}, scores=lambda: True, judges=lambda: True)
-        self.plc = Plc(
-            self.road, pulse, Reconciliation({"left"}), self.recipes, self.alarms.append
-        )
+        self.plc = Plc(self.road, pulse, Reconciliation({"left"}), self.recipes, self.alarms.append)
 
     async def run(self) -> "asyncio.Task[None]":
         task = asyncio.create_task(self.plc.run())

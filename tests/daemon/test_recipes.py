@@ -1,4 +1,4 @@
-"""RECIPES: a change falls on a part border, and no frame is judged by a model of another product."""
+"""RECIPES: a change falls on a part border; no frame is judged by a model of another product."""
 
 from collections import deque
 from collections.abc import Iterator

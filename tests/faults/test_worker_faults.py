@@ -81,6 +81,10 @@ class Line:
             self.show(self.picture())
             await asyncio.sleep(1 / FPS)
 
+    def heard(self) -> bool:
+        """The daemon has connected."""
+        return bool(self._socket.poll(0, zmq.POLLOUT))
+
     def close(self) -> None:
         self._socket.close()
         self._context.term()
@@ -129,6 +133,7 @@ async def line(
         line = Line(folder, bundle)
         serving = asyncio.create_task(serve(line.service))
         await until(lambda: line.service.parts.score.ready or serving.done(), 60)
+        await until(lambda: line.heard() or serving.done(), 10)
         showing = asyncio.create_task(line.show_on())
         await until(lambda: bool(line.verdicts) or serving.done(), 10)
         yield line

@@ -230,7 +230,7 @@ def test_a_ledger_opened_to_read_cannot_be_written(tmp_path: Path) -> None:
     reading = Ledger(tmp_path / "ledger", writable=False)
     (account,) = reading.accounts()
     for write in (reading.next_epoch, lambda: account.receive(frame("left", 1))):
-        with pytest.raises((TypeError, ValueError), match="read-only|read-write"):
+        with pytest.raises((TypeError, ValueError), match=r"read-only|read-write"):
             write()
     assert account.counts().received == 1
 

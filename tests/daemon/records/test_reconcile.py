@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.ports import Exposure, FrameId, LineTold, Outcome, PartTold, Reason, Verdict
-from daemon.records.reconcile import UNSEEN_AFTER_NS, Disagreement, Reconciliation
+from daemon.records.reconcile import REMEMBERED, UNSEEN_AFTER_NS, Disagreement, Reconciliation
 
 TRAVEL_MS, DOWN_MS, SECOND_MS = 500, 2000, 1000
 SLOWEST_MS = 400  # of the verdicts, so that the PLC has them in time
@@ -120,7 +120,7 @@ class Line:
 
 
 GAPS = st.one_of(st.integers(20, 200), st.integers(20, 2500))
-OUTCOMES = st.sampled_from([Outcome.OK, Outcome.OK, Outcome.OK, Outcome.DEFECT, Outcome.UNINSPECTED])
+OUTCOMES = st.sampled_from([*[Outcome.OK] * 3, Outcome.DEFECT, Outcome.UNINSPECTED])
 FRAMES = st.tuples(st.integers(5, SLOWEST_MS), OUTCOMES)
 WORDS, PHASES = st.integers(0, 900), st.integers(0, 999)
 
@@ -165,8 +165,7 @@ def test_every_part_that_passed_without_ok_is_said_once_by_the_time_the_line_is_
     parts: list[Part], word_ms: int, phase_ms: int
 ) -> None:
     wrong = sum(
-        part.opens is True and any(o is not Outcome.OK for _, _, o in part.frames)
-        for part in parts
+        part.opens is True and any(o is not Outcome.OK for _, _, o in part.frames) for part in parts
     )
     line = Line(Reconciliation({"left", "right"}), word_ms)
     assert line.run(parts, phase_ms) == +Counter(passed_without_ok=wrong)
@@ -224,7 +223,7 @@ def test_a_part_that_one_camera_never_showed_is_said_once() -> None:
     assert one.part(PartTold(6, 6), UNSEEN_AFTER_NS + 4) == []
 
 
-def test_parts_of_a_plc_that_counts_anew_are_not_taken_for_those_of_the_same_numbers_before() -> None:
+def test_parts_of_a_plc_that_counts_anew_are_not_those_of_the_same_numbers_before() -> None:
     """All cameras are dark since: nobody showed them."""
     one = Reconciliation({"left", "right"})
     for k in range(1, 4):
@@ -251,8 +250,6 @@ def test_a_part_with_several_frames_is_one_ok_and_one_bad_frame_takes_it_back() 
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    from daemon.records.reconcile import REMEMBERED
-
     one = Reconciliation({"left", "right"})
     for k in range(1, REMEMBERED + 50):
         one.tell(verdict("left", k))

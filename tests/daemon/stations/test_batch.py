@@ -1,9 +1,11 @@
 """BATCH with told times: the earliest deadline first, one kind a batch, every frame once."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adapters.ports import Exposure, Frame, FrameFormat, FrameId
 from daemon.deadlines import Kind
@@ -64,6 +66,72 @@ def test_every_frame_leaves_once_in_a_batch_of_its_kind_or_expired(
     assert sorted(f.slot for f in out) == sorted(f.slot for f in waiting)
     assert queue.waiting() == {}
     assert queue.next_due_ns() is None
+
+
+class AgainstPlainModel(RuleBasedStateMachine):
+    """A list of frames and of when each has waited its share, put and taken in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue, self.most, self.now_ns = BatchQueue(3, kind_of), 3, 0
+        self.put_so_far = 0
+        self.waiting: list[tuple[Frame, int]] = []
+
+    @rule(within_ns=st.integers(-50, 200), camera=st.sampled_from("ab"), size=st.integers(0, 1))
+    def put(self, within_ns: int, camera: str, size: int) -> None:
+        one = frame(self.put_so_far, self.now_ns + within_ns, camera, size)
+        self.put_so_far += 1
+        self.queue.put(one, self.now_ns)
+        self.waiting.append((one, self.now_ns + int(SHARE * max(0, within_ns))))
+
+    @rule(by_ns=st.integers(0, 100))
+    def time_passes(self, by_ns: int) -> None:
+        self.now_ns += by_ns
+
+    @rule(idle=st.booleans())
+    def take(self, idle: bool) -> None:
+        def urgency(waiting: tuple[Frame, int]) -> tuple[int, int]:
+            return waiting[0].exposure.deadline_ns, waiting[0].slot
+
+        by_kind: dict[Kind, list[tuple[Frame, int]]] = {}
+        for one in sorted(self.waiting, key=urgency):
+            by_kind.setdefault(kind_of(one[0]), []).append(one)
+        ready = [
+            same for same in by_kind.values()
+            if idle or len(same) >= self.most or any(due <= self.now_ns for _, due in same)
+        ]  # fmt: skip
+        batch = self.queue.take(self.now_ns, idle=idle)
+        if batch is None:
+            assert ready == []
+            return
+        mine = [same for same in ready if kind_of(same[0][0]) == batch.kind]
+        assert [list(batch.frames)] == [[f for f, _ in same[: self.most]] for same in mine]
+        first = min(same[0][0].exposure.deadline_ns for same in ready)
+        assert batch.frames[0].exposure.deadline_ns == first
+        self.waiting = [w for w in self.waiting if w[0] not in batch.frames]
+
+    @rule()
+    def expire(self) -> None:
+        due = [f for f, _ in self.waiting if f.exposure.deadline_ns <= self.now_ns]
+        gone = self.queue.expired(self.now_ns)
+        assert sorted(f.slot for f in gone) == [f.slot for f in due]
+        self.waiting = [w for w in self.waiting if w[0] not in due]
+
+    @rule()
+    def clear(self) -> None:
+        assert sorted(f.slot for f in self.queue.clear()) == [f.slot for f, _ in self.waiting]
+        self.waiting = []
+
+    @invariant()
+    def what_waits_is_known(self) -> None:
+        assert self.queue.waiting() == Counter(kind_of(f) for f, _ in self.waiting)
+        assert self.queue.next_due_ns() == min((due for _, due in self.waiting), default=None)
+
+
+AgainstPlainModel.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
+TestAgainstPlainModel = AgainstPlainModel.TestCase
 
 
 @given(FRAMES)
