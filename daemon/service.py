@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,9 @@ class Service:
         self._spawn("score", self.parts.score.run())
         self._spawn("runs", self._every(1, self.parts.publish.end_runs))
         self._spawn("summary", self._every(SUMMARY_SECONDS, self._summarise))
+        # What stands now stands for good: the collector need not look at it again, which would
+        # keep the loop for tens of milliseconds.
+        gc.freeze()
         for ingest in self.parts.ingests:
             ingest.start()
 

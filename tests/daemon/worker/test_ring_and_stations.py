@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from plant.stations import Bench, ScriptedWorker
 
-from adapters.ports import Exposure, Frame, FrameFormat, FrameId, Reason
+from adapters.ports import Exposure, Frame, FrameFormat, FrameId, Reason, Verdict
 from daemon.errors import WorkerError
 from daemon.supervise import Backoff
 from daemon.worker.protocol import Result
@@ -101,6 +101,7 @@ class RingAndStations(RuleBasedStateMachine):
         structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
         self.ring = Ring.create([FORMAT.nbytes] * SLOTS * len(CAMERAS))
         self.exposed: Counter[str] = Counter()
+        self.decided: dict[FrameId, Verdict] = {}
         self.loop = asyncio.new_event_loop()
         self.plant = Plant(self.ring)
         self.task = self.run(self.plant.run())
@@ -203,6 +204,17 @@ class RingAndStations(RuleBasedStateMachine):
         for camera in CAMERAS:
             said = [v.exposure.id for v in self.plant.verdicts if v.exposure.id.camera == camera]
             assert [name.sequence for name in said] == list(range(len(said)))
+
+    @invariant()
+    def the_first_decision_of_a_frame_stands(self) -> None:
+        waiting = [p.verdict for p in self.plant.judge._pending.values() if p.verdict is not None]
+        for verdict in (*waiting, *self.plant.verdicts):
+            assert self.decided.setdefault(verdict.exposure.id, verdict) is verdict
+
+    @invariant()
+    def nothing_waits_for_a_worker_that_is_idle_or_not_there(self) -> None:
+        waits = self.plant.queue.waiting()
+        assert not waits or (self.plant.score.ready and self.plant.score._in_hand)
 
     @invariant()
     def the_line_goes_on(self) -> None:
