@@ -22,11 +22,12 @@ from adapters.ports import FrameFormat, FrameSource, Lease, Pixels, Reason, Shot
 from daemon import config, wiring
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, StateError, WorkerError
-from daemon.wiring import Room
+from daemon.records import state_dir
 from daemon.worker.handle import WorkerHandle
 from daemon.worker.protocol import FrameRef, FromWorker, Refused
 from daemon.worker.protocol import Score as ScoreRequest
 from daemon.worker.ring import Ring
+from daemon.worker.rooms import Room, ring_bytes
 
 PICTURE_SECONDS = 10.0
 """So long a camera may take to show a picture."""
@@ -49,13 +50,13 @@ def check_line(path: Path) -> dict[str, Any]:
     for camera in settings.cameras.values():
         wiring.source(camera.url, path.parent)
     models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
-    wiring.check_mqtt(settings)
-    wiring.make_state_dir(settings.state_dir)
+    wiring.plc_road(settings)
+    state_dir.make(settings.state_dir)
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     said: dict[str, Any] = {
         "line": settings.line,
         "state_dir": str(settings.state_dir),
-        "ring_mib": round(wiring.ring_bytes(rooms) / (1 << 20), 1),
+        "ring_mib": round(ring_bytes(rooms) / (1 << 20), 1),
         **{f"recipe {name}": f"{model.name} ({model.hash})" for name, model in models.items()},
         **{
             f"camera {name}": f"{camera.url}, {rooms[name].slots} slots, recipe {camera.recipe}"
@@ -63,7 +64,7 @@ def check_line(path: Path) -> dict[str, Any]:
         },
     }
     try:
-        claim = wiring.claim_state_dir(settings.state_dir)
+        claim = state_dir.claim(settings.state_dir)
     except StateError:
         return said | {"load": "not measured: this line is running"}
     with claim:

@@ -51,5 +51,5 @@ class Plc:
             if told.recipe:
                 self._recipes.ask(told.recipe)
         for disagreement in found:
-            log.error("the PLC disagrees", kind=disagreement.kind, parts=disagreement.parts)
+            log.error("the PLC disagrees", alarm=disagreement.alarm, parts=disagreement.parts)
             self._alarm(disagreement)

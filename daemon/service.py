@@ -144,6 +144,7 @@ class Service:
                 ended += await asyncio.gather(drainer, return_exceptions=True)
             left = await asyncio.wrap_future(parts.outbox.depth())
             log.info("stopped", events_left=left)
+        gc.unfreeze()
         for result in ended:
             if isinstance(result, Exception):
                 raise result

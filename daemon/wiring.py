@@ -1,15 +1,12 @@
 """Who is who: the only file that names concrete adapters and puts the parts together."""
 
 import contextlib
-import fcntl
-import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import structlog
 
@@ -23,13 +20,14 @@ from adapters.sources.replay import ReplaySource
 from adapters.sources.simulated import SimulatedSource
 from adapters.sources.zeromq import ZeroMqSource
 from adapters.url import CameraUrl
-from daemon.config import CameraSettings, Configuration, RecipeSettings
+from daemon.config import Configuration, RecipeSettings
 from daemon.deadlines import Kind
-from daemon.errors import ConfigurationError, StateError
+from daemon.errors import ConfigurationError
 from daemon.events import Line, Model
 from daemon.plc import Plc
 from daemon.pulse import PERIOD_MS, Pulse
 from daemon.recipes import Recipes, Switched
+from daemon.records import state_dir
 from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence
 from daemon.records.ledger import Ledger
@@ -45,13 +43,12 @@ from daemon.stations.score import Score
 from daemon.stations.second_try import SecondTries
 from daemon.worker.handle import WorkerHandle
 from daemon.worker.protocol import Load, RecipeFiles, Result
-from daemon.worker.ring import Quota, Ring
+from daemon.worker.ring import Quota
+from daemon.worker.rooms import Room, make_ring
 from model import bundle as bundles
 from model import calibration as calibrations
 
 log = structlog.get_logger()
-
-SPARE_SLOTS = 3  # of each camera: being filled, being scored, being judged
 
 
 def source(url: str, base: Path) -> FrameSource:
@@ -129,56 +126,12 @@ _SOURCES: dict[str, Callable[[CameraUrl, Path], FrameSource]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a camera takes of the ring."""
-
-    slots: int
-    frame_bytes: int
-
-    @staticmethod
-    def of(camera: CameraSettings) -> "Room":
-        slots = math.ceil(camera.max_fps * camera.deadline_ms / 1000) + SPARE_SLOTS
-        return Room(slots, camera.max_frame_bytes)
-
-
 def check_recipe(recipe: RecipeSettings) -> Model:
     """Reads all of the recipe's files, without torch. Raises BundleError, CalibrationError."""
     bundle = bundles.load(recipe.bundle)
     calibration = calibrations.load(recipe.calibration_path)
     calibration.require(bundle.hash, calibration.dtype, recipe.calibration_path)
     return Model(recipe.bundle.stem, bundle.hash[:8])
-
-
-def make_state_dir(path: Path) -> None:
-    """Raises StateError where the folder cannot be made or written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StateError(
-            f"cannot be written to: {reason}", file=path, key="state_dir",
-            expected="a writable folder",
-        ) from error  # fmt: skip
-
-
-def claim_state_dir(path: Path) -> IO[bytes]:
-    """Held for as long as the line lives: two of them would each close the other's frames as lost.
-
-    Raises StateError where another one holds it.
-    """
-    claim = (path / "claim").open("ab")
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        claim.close()
-        raise StateError(
-            "is in use by another line", file=path, key="state_dir", expected="a folder of its own"
-        ) from error
-    return claim
 
 
 def build(
@@ -200,8 +153,9 @@ def _build(
     models = {name: check_recipe(recipe) for name, recipe in settings.recipes.items()}
     for camera in settings.cameras.values():
         source(camera.url, base)  # a mistake in a URL is one of the configuration
-    make_state_dir(settings.state_dir)
-    claim = on_failure.enter_context(claim_state_dir(settings.state_dir))
+    road = plc_road(settings)
+    state_dir.make(settings.state_dir)
+    claim = on_failure.enter_context(state_dir.claim(settings.state_dir))
     ledger = Ledger(settings.state_dir / "ledger")
     line = Line(settings.site, settings.line)
     places = {
@@ -210,7 +164,7 @@ def _build(
     }
 
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
-    ring = _ring(rooms)
+    ring = make_ring(rooms)
     on_failure.callback(ring.close)
     quotas, first = {}, 0
     for name, room in rooms.items():
@@ -265,7 +219,7 @@ def _build(
         )
         for name, camera in settings.cameras.items()
     ]  # fmt: skip
-    plc = _plc(settings, ingests, score, judge, recipes, publish)
+    plc = None if road is None else _plc(settings, road, ingests, score, judge, recipes, publish)
     if plc is not None:
         sinks.insert(0, plc)  # before all others: it is the gate that waits
     sink = JsonLinesSink(settings.events.jsonl or settings.state_dir / "events.jsonl")
@@ -292,14 +246,13 @@ def _build(
 
 def _plc(
     settings: Configuration,
+    road: MqttRoad,
     ingests: Sequence[Ingest],
     score: Score,
     judge: Judge,
     recipes: Recipes,
     publish: Publish,
-) -> Plc | None:
-    if settings.mqtt.host is None:
-        return None
+) -> Plc:
     numbers = settings.camera_numbers()
     pulse = Pulse(
         {numbers[ingest.camera.name]: partial(getattr, ingest, "up") for ingest in ingests},
@@ -310,31 +263,32 @@ def _plc(
     def alarm(found: Disagreement) -> None:
         publish.of_line("alarm", asdict(found))
 
-    road = MqttRoad(_mqtt(settings), numbers)
     return Plc(road, pulse, Reconciliation(settings.cameras), recipes, alarm)
 
 
-def check_mqtt(settings: Configuration) -> None:
-    """Raises UsageError where the road to the PLC could not even be tried."""
-    if settings.mqtt.host is not None:
-        _mqtt(settings)
-
-
-def _mqtt(settings: Configuration) -> MqttSettings:
+def plc_road(settings: Configuration) -> MqttRoad | None:
+    """None where there is no PLC. Raises UsageError where the road could not even be tried."""
     mqtt = settings.mqtt
-    tls = None
-    if mqtt.ca_file is not None:
-        tls = Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
-    return MqttSettings(
-        host=str(mqtt.host),
-        port=mqtt.port,
-        base=mqtt.base.rstrip("/"),
-        client_id=f"clearline-{settings.site}-{settings.line}",
-        username=mqtt.username,
-        password=None if mqtt.password_file is None else _secret(mqtt.password_file),
-        tls=tls,
-        byte_order=mqtt.byte_order,
-        json=mqtt.verdicts_as_json,
+    if mqtt.host is None:
+        return None
+    for key in ("ca_file", "cert_file", "key_file"):
+        file = getattr(mqtt, key)
+        if file is not None and not file.is_file():
+            raise ConfigurationError("does not exist", key=f"mqtt.{key}", value=str(file))
+    tls = None if mqtt.ca_file is None else Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
+    return MqttRoad(
+        MqttSettings(
+            host=mqtt.host,
+            port=mqtt.port,
+            base=mqtt.base.rstrip("/"),
+            client_id=f"clearline-{settings.site}-{settings.line}",
+            username=mqtt.username,
+            password=None if mqtt.password_file is None else _secret(mqtt.password_file),
+            tls=tls,
+            byte_order=mqtt.byte_order,
+            json=mqtt.verdicts_as_json,
+        ),
+        settings.camera_numbers(),
     )
 
 
@@ -346,39 +300,6 @@ def _secret(file: Path) -> str:
         raise ConfigurationError(
             "cannot be read", file=file, key="mqtt.password_file", expected="a line with the secret"
         ) from error
-
-
-def ring_bytes(rooms: Mapping[str, Room]) -> int:
-    """Of pixels. Raises ConfigurationError where this machine has not so much to spare: the kernel
-    would not refuse, it would end some process instead."""
-    wanted, available = sum(r.slots * r.frame_bytes for r in rooms.values()), _available_bytes()
-    if wanted > available:
-        raise ConfigurationError(
-            "is more memory than this machine has to spare",
-            key="cameras: slots x max_frame_bytes",
-            value=f"{wanted >> 20} MiB",
-            expected=f"under {available >> 20} MiB: shorter deadlines, a lower max_fps",
-        )
-    return wanted
-
-
-def _ring(rooms: Mapping[str, Room]) -> Ring:
-    wanted = ring_bytes(rooms)
-    try:
-        return Ring.create([r.frame_bytes for r in rooms.values() for _ in range(r.slots)])
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot be reserved: {error.strerror}",
-            key="cameras: slots x max_frame_bytes",
-            value=f"{wanted >> 20} MiB",
-            expected="memory to spare",
-        ) from error
-
-
-def _available_bytes() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def load_of(settings: Configuration) -> Load:

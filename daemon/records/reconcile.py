@@ -18,7 +18,7 @@ UNSEEN_AFTER_NS = 5_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    kind: str
+    alarm: str
     """`passed_without_ok`: the gate let more through than we called ok. `ok_not_passed`: less.
     `triggers_lost`: parts that the PLC counted and did not tell. `part_unseen`: parts it told that
     a camera never showed."""

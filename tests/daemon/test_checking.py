@@ -19,6 +19,7 @@ from daemon import checking, wiring
 from daemon.checking import Service, check_line
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, WorkerError
+from daemon.records import state_dir
 from daemon.worker.handle import WorkerHandle
 
 Written = Callable[..., Path]
@@ -72,7 +73,7 @@ def refusal(path: Path, kind: type[Exception]) -> str:
         check_line(path)
     assert "\n" not in str(refused.value)
     assert threading.active_count() <= before + 1  # a camera's thread may still be ending
-    wiring.claim_state_dir(path.parent / "state").close()  # given back
+    state_dir.claim(path.parent / "state").close()  # given back
     return str(refused.value)
 
 
@@ -147,8 +148,8 @@ def test_a_frame_that_finds_no_room_in_the_ring_is_refused_with_what_it_takes(
 
 def test_a_running_line_is_not_measured(written: Written, no_worker: None) -> None:
     path = written(left=(WOVEN, 200, 10_000), dark=("zmq+tcp://127.0.0.1:9", 1, 1))
-    wiring.make_state_dir(path.parent / "state")
-    with wiring.claim_state_dir(path.parent / "state"):
+    state_dir.make(path.parent / "state")
+    with state_dir.claim(path.parent / "state"):
         checked = check_line(path)
     assert checked["load"] == "not measured: this line is running"
     assert "dark" in str(checked)

@@ -166,3 +166,28 @@ def test_it_cannot_be_changed_afterwards(written: Written) -> None:
     settings: Configuration = load(written(GOOD))
     with pytest.raises(ValueError, match="frozen"):
         settings.line = "other"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ('base = "works/#"', "base must be a topic"),
+        ('base = "two words"', "mqtt.base = 'two words' is wrong"),
+        (f'base = "{"x" * 65}"', "is wrong"),
+        ('password_file = "secret"', "password_file is of no use without username"),
+        ('cert_file = "a"\nkey_file = "b"', "cert_file is of no use without ca_file"),
+        ('ca_file = "c"\ncert_file = "a"', "cert_file and key_file go together"),
+        ('byte_order = "middle"', "mqtt.byte_order = 'middle' is wrong"),
+    ],
+)
+def test_a_road_to_the_plc_that_cannot_be_is_refused(
+    written: Written, said: str, expected: str
+) -> None:
+    assert expected in refusal(written(f'{GOOD}[mqtt]\nhost = "broker"\n{said}\n'))
+
+
+def test_cameras_have_numbers_by_their_place_or_as_they_are_named(written: Written) -> None:
+    second = '[cameras.second]\nurl = "simulated:wood"\nnumber = '
+    settings = load(written(f"{GOOD}{second}7\n"))
+    assert settings.camera_numbers() == {"left": 1, "second": 7}
+    assert "numbers of their own" in refusal(written(f"{GOOD}{second}1\n"))

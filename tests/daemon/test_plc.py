@@ -92,8 +92,8 @@ async def test_what_disagrees_is_alarmed_and_logged_once() -> None:
         bench.road.hear(PartTold(4, 4))
     wanted = [Disagreement("passed_without_ok", 1, 1), Disagreement("triggers_lost", 2, 2)]
     assert bench.alarms == wanted
-    assert [(e["kind"], e["parts"], e["log_level"]) for e in logs] == [
-        (d.kind, d.parts, "error") for d in wanted
+    assert [(e["alarm"], e["parts"], e["log_level"]) for e in logs] == [
+        (d.alarm, d.parts, "error") for d in wanted
     ]
     task.cancel()
 

@@ -12,7 +12,7 @@ from adapters.errors import SourceUrlError
 from daemon import wiring
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, StateError
-from daemon.wiring import Room
+from daemon.worker.rooms import Room
 from model.errors import BundleError, CalibrationError
 
 Configured = Callable[..., Configuration]
@@ -109,7 +109,7 @@ async def test_a_ring_that_the_kernel_refuses_is_refused(
     def full(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(wiring.Ring, "create", full)
+    monkeypatch.setattr("daemon.worker.rooms.Ring.create", full)
     said = await refusal(configured(), ConfigurationError)
     assert "max_frame_bytes = '36 MiB' cannot be reserved: Cannot allocate memory" in said
 
@@ -130,3 +130,28 @@ async def test_a_second_line_on_one_state_folder_is_refused(configured: Configur
         for service in (first, second):
             if service is not None:
                 await service.stop()
+
+
+MQTT = {"host": "127.0.0.1", "port": 1}
+
+
+async def test_a_secret_that_cannot_be_read_is_named_before_anything_starts(
+    configured: Configured, tmp_path: Path
+) -> None:
+    missing = tmp_path / "secret"
+    said = await refusal(
+        configured(mqtt={**MQTT, "username": "line", "password_file": missing}), ConfigurationError
+    )
+    assert said.startswith(f"{missing}: mqtt.password_file cannot be read")
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+async def test_a_certificate_that_is_not_there_is_named(
+    configured: Configured, tmp_path: Path, key: str
+) -> None:
+    files = {name: tmp_path / name for name in ("ca_file", "cert_file", "key_file")}
+    for name, file in files.items():
+        if name != key:
+            file.touch()
+    said = await refusal(configured(mqtt={**MQTT, **files}), ConfigurationError)
+    assert f"mqtt.{key} = '{files[key]}' does not exist" in said

@@ -114,12 +114,12 @@ class Both:
     def _block_says(self) -> tuple[object, ...]:
         v = self.block.variables
         heard = tuple(v.LastMsgNo[n] for n in range(1, self.plc.cameras + 1))
-        counts = (v.Parts, v.Accepted, v.RejectedDefect, v.RejectedSilent, v.Lost)
+        counts = (v.Parts, v.Accepted, v.RejectedDefect, v.RejectedSilent, v.Unknown, v.Lost)
         return v.GateOpen, v.Alarm, counts, heard
 
     def _twin_says(self, opened: bool) -> tuple[object, ...]:
         t = self.twin
-        counts = (t.parts, t.accepted, t.rejected_defect, t.rejected_silent, t.lost)
+        counts = (t.parts, t.accepted, t.rejected_defect, t.rejected_silent, t.unknown, t.lost)
         return opened, t.alarm(self.now), counts, t.last_msg_no
 
 

@@ -34,8 +34,8 @@ base = "{base}"
 SAYS = {"default": Outcome.OK, "strict": Outcome.DEFECT}
 
 
-def from_line(recipe: str) -> bytes:
-    counts = {"parts": 0, "accepted": 0, "rejected_defect": 0, "rejected_silent": 0}
+def from_line(recipe: str, parts: int = 0, accepted: int = 0) -> bytes:
+    counts = {"parts": parts, "accepted": accepted, "rejected_defect": 0, "rejected_silent": 0}
     return json.dumps({"run": True, "recipe": recipe, "last_msg_no": [0], **counts}).encode()
 
 
@@ -77,21 +77,39 @@ async def test_every_switch_is_under_100_ms_on_a_part_border_and_never_the_wrong
     parts: dict[int, set[str]] = {}
     for verdict in verdicts:
         parts.setdefault(verdict.exposure.part, set()).add(verdict.recipe)
-    assert all(len(recipes - {""}) == 1 for recipes in parts.values()), "no part by two models"
+    assert all(len(recipes - {""}) <= 1 for recipes in parts.values()), "no part by two models"
     assert max(took_ms) < 100
     told = [json.loads(text)["data"] for text in events(tmp_path)]
     changed = [(d["before"], d["after"]) for d in told if d.get("kind") == "model_changed"]
     assert changed == [("default", "strict"), ("strict", "default")] * (SWITCHES // 2)
 
 
+async def test_a_gate_that_lets_more_through_than_we_called_ok_is_an_alarm(
+    tmp_path: Path, tiny_files: Path
+) -> None:
+    assert tiny_files.parent == tmp_path
+    recipe = '[recipes.default]\nbundle = "tiny.safetensors"\n'
+    with Broker(tmp_path) as broker:
+        mqtt = CONFIG.format(port=broker.port, base=BASE).partition("[mqtt]")
+        async with LineHere(tmp_path, recipe + "[mqtt]" + mqtt[2]) as line, Plc(broker) as plc:
+            for accepted in (0, 0, 10_000):
+                heard = len(line.verdicts)
+                plc.says("line", from_line("", parts=accepted, accepted=accepted))
+                await until(lambda n=heard: len(line.verdicts) > n + 5)
+    alarms = [d for d in map(json.loads, events(tmp_path)) if d["data"].get("kind") == "alarm"]
+    print(f"\n{[d['data'] for d in alarms]}")
+    assert [d["data"]["alarm"] for d in alarms] == ["passed_without_ok"]
+    assert 9_000 < alarms[0]["data"]["parts"] <= 10_000
+
+
 def switch_ms(verdicts: list[Verdict], recipe: str, asked_ns: int) -> float:
-    """From the asking, or from the border of the part that was under way, to the first frame that
-    the new recipe judged: how long the line was between the two."""
-    new = next(v for v in verdicts if v.recipe == recipe and v.exposure.exposed_ns >= asked_ns)
-    before = [v for v in verdicts if v.exposure.exposed_ns < new.exposure.exposed_ns]
-    old = [v for v in before if v.recipe not in ("", recipe)]
-    begins_ns = max(asked_ns, old[-1].exposure.exposed_ns + int(PERIOD_S * 1e9))
-    return (new.exposure.exposed_ns - begins_ns) / 1e6
+    """From the first frame of a part that wholly came after the asking to the first one that the
+    new recipe judged."""
+    begun = {v.exposure.part for v in verdicts if v.exposure.exposed_ns < asked_ns}
+    after = [v for v in verdicts if v.exposure.exposed_ns >= asked_ns]
+    border = next(v for v in after if v.exposure.part not in begun)
+    new = next(v for v in after if v.recipe == recipe)
+    return (new.exposure.exposed_ns - border.exposure.exposed_ns) / 1e6
 
 
 async def show_parts(line: LineHere) -> None:

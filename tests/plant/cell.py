@@ -58,6 +58,14 @@ class Cell:
     def accepted(self) -> int:
         return self.gate.accepted
 
+    def newest_part(self) -> int:
+        """That passed the cameras."""
+        return self.gate.parts
+
+    def passed_since(self, part: int) -> bool:
+        """One that came by the cameras after this one was let through."""
+        return any(opened for k, opened in dict(self.conveyor.decisions).items() if k > part)
+
     def tally(self) -> Tally:
         return self.conveyor.tally()
 

@@ -82,6 +82,7 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.parts = self.accepted = self.rejected_defect = self.rejected_silent = self.lost = 0
+        self.unknown = 0
         self._pending: dict[int, _Part] = {}
         self._taken = 0
         self._cameras: dict[int, _Camera] = {}
@@ -139,8 +140,10 @@ class Gate:
             self.accepted += 1
         elif slot is not None and slot.defect:
             self.rejected_defect += 1
-        else:
+        elif slot is not None:
             self.rejected_silent += 1
+        else:
+            self.unknown += 1
         return passes
 
     def _silent(self, now_ms: int) -> bool:

@@ -114,8 +114,8 @@ class Line:
         self.until(self.now_ms + 5 * SECOND_MS)
         kinds: Counter[str] = Counter()
         for one in self.said:
-            kinds[one.kind] += one.parts
-            assert one.in_all == kinds[one.kind]
+            kinds[one.alarm] += one.parts
+            assert one.in_all == kinds[one.alarm]
         return kinds
 
 
