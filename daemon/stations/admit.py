@@ -72,7 +72,9 @@ class Admit:
         if not self._score.ready:
             return Reason.WORKER_RESTART
         now_ns = time.monotonic_ns()
-        if self._score.idle and now_ns < frame.exposure.deadline_ns:
+        if frame.exposure.deadline_ns <= now_ns:
+            return Reason.LATE  # it was under way too long, or we were away
+        if self._score.idle:
             # It costs no other frame anything, and only so is a wrong estimate ever put right.
             return None
         finish_ns = now_ns + self._score.backlog_ns() + self._score.service_ns(frame)

@@ -199,3 +199,28 @@ async def test_an_exposure_without_a_picture_has_its_verdict_and_no_slot(
     bench.admit.unseen(exposure(3), Reason.CORRUPT)
     assert bench.reasons() == [Reason.CORRUPT]
     assert not bench.released
+
+
+async def test_a_frame_that_comes_after_its_deadline_is_late_and_not_scored(
+    ring: Ring, frame: MakeFrame
+) -> None:
+    """As after a freeze of the daemon: the load is not to blame."""
+    bench = Bench(ring, 2)
+    task = await bench.run()
+    bench.admit.frame(frame(0, slot=5, within_s=-0.001))
+    assert bench.reasons() == [Reason.LATE]
+    assert bench.released == {5: 1}
+    assert bench.workers[0].sent == []
+    task.cancel()
+
+
+@pytest.mark.parametrize("judgement", [Judgement.INCOMPLETE, Judgement.IMAGE_QUALITY])
+async def test_a_picture_that_cannot_be_judged_is_uninspected_for_that_reason(
+    ring: Ring, frame: MakeFrame, result: MakeResult, judgement: Judgement
+) -> None:
+    bench = Bench(ring, 2)
+    task = await bench.run()
+    bench.admit.frame(frame(0, slot=5))
+    bench.workers[0].answer_all(result(judgement))
+    assert bench.reasons() == [Reason(judgement.value)]
+    task.cancel()
