@@ -180,8 +180,10 @@ class AgainstPlainModel(RuleBasedStateMachine):
 
     @rule(camera=st.sampled_from(CAMERAS), border=st.booleans(), named=st.booleans())
     def expose(self, camera: str, border: bool, named: bool) -> None:
-        self.part[camera] += border or self.part[camera] == 0
+        # A frame without a number is a part of its own: what comes after it is another one.
+        self.part[camera] += border or self.part[camera] == 0 or not named
         part = self.part[camera] if named else 0
+        self.part[camera] += not named
         exposure = self.line.exposure(part, camera)
         self.began.setdefault((camera, part or -exposure.exposed_ns), exposure.exposed_ns)
         self.on_the_way[camera].append(exposure)

@@ -86,6 +86,6 @@ def test_a_defect_always_has_a_region_and_a_good_part_none(threshold: float, ulp
     value = np.float32(threshold)
     for _ in range(abs(ulps)):
         value = np.nextafter(value, np.float32(np.inf * np.sign(ulps)))
-    judgement = judge(float(value), threshold, sound=True)
+    judgement = judge(float(value), threshold, None)
     regions = find(np.full((2, 2), value, np.float32), threshold)
     assert bool(regions) == (judgement is Judgement.DEFECT)
