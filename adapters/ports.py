@@ -197,10 +197,8 @@ class VerdictSink(Protocol):
 class MachineState(IntEnum):
     """OPC 40100-1 VisionStateMachine, as far as a line of ours is ever in it."""
 
-    PREOPERATIONAL = 1
     HALTED = 2
     ERROR = 3
-    INITIALIZED = 5
     READY = 6
     CONTINUOUS_EXECUTION = 8
 
@@ -252,6 +250,9 @@ class PlcRoad(VerdictSink, Protocol):
 
     def beat(self, beat: Beat) -> None:
         """Send it now or never."""
+
+    def msg_nos(self) -> Mapping[str, int]:
+        """Of the last verdict told, by camera; those that never left are counted as well."""
 
     def state(self, state: Mapping[str, Any]) -> None:
         """What the retained state says from now on, besides `online`."""

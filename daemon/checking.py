@@ -27,7 +27,7 @@ from daemon.worker.handle import WorkerHandle
 from daemon.worker.protocol import FrameRef, FromWorker, Refused
 from daemon.worker.protocol import Score as ScoreRequest
 from daemon.worker.ring import Ring
-from daemon.worker.rooms import Room, ring_bytes
+from daemon.worker.rooms import Room, make_ring, ring_bytes
 
 PICTURE_SECONDS = 10.0
 """So long a camera may take to show a picture."""
@@ -42,6 +42,19 @@ class Service:
 
     alone: float
     in_batch: float
+    """Of `batch` frames."""
+    batch: int
+
+    def within(self, deadline_ms: float) -> float:
+        """In the largest batch for which there is time: one is under way when a frame comes, and
+        then comes its own. What a batch takes lies on the line through the two that were measured.
+        """
+        slope = (self.in_batch * self.batch - self.alone) / max(1, self.batch - 1)
+        for frames in range(self.batch, 1, -1):
+            takes = self.alone + slope * (frames - 1)
+            if 2 * takes <= deadline_ms:
+                return takes / frames
+        return self.alone
 
 
 def check_line(path: Path) -> dict[str, Any]:
@@ -80,10 +93,13 @@ def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
     _fits(settings, pictures)
     found = asyncio.run(services(settings, pictures))
     _in_time(settings, found)
-    load = sum(settings.cameras[n].max_fps * s.in_batch / 1000 for n, s in found.items())
+    # Batches mix cameras: the least patient of them says how large they may be.
+    deadline_ms = min(camera.deadline_ms for camera in settings.cameras.values())
+    takes = {name: service.within(deadline_ms) for name, service in found.items()}
+    load = sum(settings.cameras[name].max_fps * ms / 1000 for name, ms in takes.items())
     asked = ", ".join(
-        f"{name} {settings.cameras[name].max_fps:g} frames/s x {service.in_batch:.1f} ms"
-        for name, service in found.items()
+        f"{name} {settings.cameras[name].max_fps:g} frames/s x {ms:.1f} ms"
+        for name, ms in takes.items()
     )
     if load > 1:
         raise ConfigurationError(
@@ -93,7 +109,7 @@ def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "load": f"{load:.0%} ({asked})",
-        **{f"ms_per_frame {n}": round(s.in_batch, 1) for n, s in found.items()},
+        **{f"ms_per_frame {name}": round(ms, 1) for name, ms in takes.items()},
         **{f"ms_alone {n}": round(s.alone, 1) for n, s in found.items()},
     }
 
@@ -123,7 +139,7 @@ def _in_time(settings: Configuration, services: Mapping[str, Service]) -> None:
 async def services(settings: Configuration, pictures: Mapping[str, Pixels]) -> dict[str, Service]:
     """Of each camera, by the slowest recipe: the PLC may choose any."""
     largest = max(pixels.nbytes for pixels in pictures.values())
-    ring = Ring.create([largest] * settings.worker.batch_frames)
+    ring = make_ring({"check": Room(settings.worker.batch_frames, largest)})
     try:
         worker = await WorkerHandle.start(ring, wiring.load_of(settings))
         try:
@@ -133,7 +149,9 @@ async def services(settings: Configuration, pictures: Mapping[str, Pixels]) -> d
                     await _service(worker, ring, recipe, name, pixels)
                     for recipe in settings.recipes
                 ]
-                found[name] = Service(max(s.alone for s in each), max(s.in_batch for s in each))
+                found[name] = Service(
+                    max(s.alone for s in each), max(s.in_batch for s in each), len(ring.slots)
+                )
             return found
         finally:
             await worker.end()
@@ -182,6 +200,7 @@ async def _service(
     return Service(
         alone=await typical(ScoreRequest(0, recipe, refs[:1])),
         in_batch=await typical(ScoreRequest(0, recipe, refs)),
+        batch=len(refs),
     )
 
 

@@ -73,6 +73,9 @@ class MqttSettings(Section):
     """What every topic begins with: `enterprise/site/area/line/cell` is the habit."""
     byte_order: Literal["little", "big"] = "little"
     """`big` for Siemens."""
+    parts_from_plc: bool = False
+    """The PLC tells `from/part` which part each trigger was; a part that it did not tell is
+    rejected. Else a part's number is what the cameras say."""
     verdicts_as_json: bool = False
     """Every verdict also as text, for people who look on."""
     username: str | None = None

@@ -1,7 +1,7 @@
 """PLC: what is said to the machine at the gate, and what is heard from it. Event loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -22,11 +22,12 @@ class Plc:
         pulse: Pulse,
         reconciliation: Reconciliation,
         recipes: Recipes,
+        numbers: Mapping[str, int],
         alarm: Callable[[Disagreement], None],
     ) -> None:
         self.pulse = pulse
         self._road, self._reconciliation = road, reconciliation
-        self._recipes, self._alarm = recipes, alarm
+        self._recipes, self._numbers, self._alarm = recipes, numbers, alarm
 
     def tell(self, verdict: Verdict) -> None:
         self._road.tell(verdict)
@@ -47,7 +48,8 @@ class Plc:
         if isinstance(told, PartTold):
             found = self._reconciliation.part(told, time.monotonic_ns())
         else:
-            found = self._reconciliation.line(told)
+            sent = {self._numbers[name]: n for name, n in self._road.msg_nos().items()}
+            found = [*self._reconciliation.messages(told, sent), *self._reconciliation.line(told)]
             if told.recipe:
                 self._recipes.ask(told.recipe)
         for disagreement in found:

@@ -155,14 +155,18 @@ class Service:
         self._stopping.set()
 
     async def _announce_gaps(self) -> None:
-        """First the event, durable, then the ledger: a kill in between says it twice, not never."""
-        gaps = {a: gap for a in self.parts.ledger.accounts() if (gap := a.gap()) is not None}
-        for gap in gaps.values():
+        """First the event, durable, then the ledger: a kill in between says it twice, not never.
+        Where there is no room for the event the gap stays open, for the next start to announce."""
+        for account in self.parts.ledger.accounts():
+            gap = account.gap()
+            if gap is None:
+                continue
             log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
-            self.parts.publish.of_line("unrecorded", events.unrecorded(gap))
-        await asyncio.wrap_future(self.parts.outbox.depth())  # answered behind what was put before
-        for account in gaps:
-            account.close_gap()
+            event = self.parts.publish.line_event("unrecorded", events.unrecorded(gap))
+            if await asyncio.wrap_future(self.parts.outbox.store(event)):
+                account.close_gap()
+            else:
+                log.error("not announced: no room in the outbox", camera=gap.camera)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before a stop was asked for."""

@@ -208,7 +208,9 @@ def _build(
     recipes = Recipes(
         models, {name: camera.recipe for name, camera in settings.cameras.items()}, switched
     )
-    queue = BatchQueue(settings.worker.batch_frames, kind_of)
+    # One batch under way and its own: so a frame of the least patient camera is in time.
+    longest_ns = min(camera.deadline_ms for camera in settings.cameras.values()) * 1e6 / 2
+    queue = BatchQueue(settings.worker.batch_frames, kind_of, longest_ns)
     second_tries = SecondTries(ring, lend, set_aside)
     score = Score(ring, queue, judge, kind_of, release, start_worker, second_tries)
     admit = Admit(judge, queue, score, publish, recipes, release)
@@ -263,7 +265,7 @@ def _plc(
     def alarm(found: Disagreement) -> None:
         publish.of_line("alarm", asdict(found))
 
-    return Plc(road, pulse, Reconciliation(settings.cameras), recipes, alarm)
+    return Plc(road, pulse, Reconciliation(settings.cameras), recipes, numbers, alarm)
 
 
 def plc_road(settings: Configuration) -> MqttRoad | None:
@@ -274,7 +276,9 @@ def plc_road(settings: Configuration) -> MqttRoad | None:
     for key in ("ca_file", "cert_file", "key_file"):
         file = getattr(mqtt, key)
         if file is not None and not file.is_file():
-            raise ConfigurationError("does not exist", key=f"mqtt.{key}", value=str(file))
+            raise ConfigurationError(
+                "does not exist", key=f"mqtt.{key}", value=str(file), expected="a PEM file"
+            )
     tls = None if mqtt.ca_file is None else Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
     return MqttRoad(
         MqttSettings(
@@ -287,6 +291,7 @@ def plc_road(settings: Configuration) -> MqttRoad | None:
             tls=tls,
             byte_order=mqtt.byte_order,
             json=mqtt.verdicts_as_json,
+            parts_from_plc=mqtt.parts_from_plc,
         ),
         settings.camera_numbers(),
     )

@@ -22,12 +22,16 @@ class Region:
 def find(defect_map: NDArray[np.float32], threshold: float, most: int = 16) -> tuple[Region, ...]:
     """(H, W) -> the regions, strongest first, at most `most` (an event's limit)."""
     # In float64, as the judgement compares: a defect always has a region.
-    over = (defect_map > np.float64(threshold)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
+    over = defect_map > np.float64(threshold)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        over.astype(np.uint8), connectivity=8
+    )
+    # A noisy map has tens of thousands of regions: all are ranked at once, few are made.
+    scores = np.full(count, -np.inf, np.float32)
+    np.maximum.at(scores, labels[over].astype(np.intp), defect_map[over])
+    strongest = 1 + np.argsort(-scores[1:], kind="stable")[:most]  # 0 is the background
     regions = []
-    for label in range(1, count):
+    for label in strongest:
         x, y, width, height, area = (int(v) for v in stats[label])
-        box = defect_map[y : y + height, x : x + width]
-        score = float(box[labels[y : y + height, x : x + width] == label].max())
-        regions.append(Region(x, y, width, height, area, score))
-    return tuple(sorted(regions, key=lambda r: r.score, reverse=True)[:most])
+        regions.append(Region(x, y, width, height, area, float(scores[label])))
+    return tuple(regions)

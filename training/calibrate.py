@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,15 @@ from scipy import stats
 
 from model.bundle import Bundle
 from model.calibration import Calibration, Dtype, Histogram
-from model.change import change, sample
+from model.change import Lately
 from model.engine import Engine, Scored
-from model.quality import learn
+from model.quality import Quality, learn
 from training.errors import DataError
 from training.images import Watch, read_normals
 
 CONFIDENCE = 0.95
 HISTOGRAM_STEPS = 32
+ROUNDING = 1e-6  # what float32 may leave of a measure that is 0
 
 
 def images_needed(false_reject_rate: float) -> int:
@@ -58,7 +58,9 @@ def calibrate(
 ) -> tuple[Calibration, float]:
     """The calibration, and the milliseconds that an image took.
 
-    Images that took part in the training are passed over. Raises DataError for too few."""
+    Images that took part in the training are passed over. Raises DataError for too few, and for
+    one that a camera which fails would show.
+    """
     normals = read_normals(data, watch)
     fresh = [image for image in normals if image.fingerprint not in bundle.fingerprints]
     needed = images_needed(false_reject_rate)
@@ -73,13 +75,14 @@ def calibrate(
         )
     engine = Engine(bundle, device, dtype)
     scored: list[Scored] = []
-    samples = [sample(image.pixels) for image in fresh]
-    changes = [None, *(change(now, before) for before, now in pairwise(samples))]
+    lately = Lately()
     began = time.perf_counter()
     for done, image in enumerate(fresh):
         watch("scoring", done, len(fresh))
         (one,) = engine.score([image.pixels])
-        scored.append(replace(one, quality=replace(one.quality, change=changes[done])))
+        _check(image.path, one.quality)
+        changed = lately.change(image.pixels)
+        scored.append(replace(one, quality=replace(one.quality, change=changed)))
     watch("scoring", len(fresh), len(fresh))
     ms_per_image = 1000 * (time.perf_counter() - began) / len(fresh)
     calibration = from_scores(
@@ -87,6 +90,26 @@ def calibrate(
         recipe=recipe,
     )  # fmt: skip
     return calibration, ms_per_image
+
+
+def _check(image: Path, quality: Quality) -> None:
+    """Raises DataError where a limit learned from it would be one that no picture can fail."""
+    for key, value, is_sound, problem, expected in (
+        ("brightness", quality.brightness, quality.brightness > ROUNDING,
+         "is that of a black picture", "above 0"),
+        ("saturated", quality.saturated, quality.saturated < 1 - ROUNDING,
+         "is that of an all-white picture", "under 1"),
+        ("sharpness", quality.sharpness, quality.sharpness > ROUNDING,
+         "is that of a flat picture", "above 0"),
+    ):  # fmt: skip
+        if not is_sound:
+            raise DataError(
+                problem,
+                file=image,
+                key=key,
+                value=value,
+                expected=f"{expected} in a normal image; take it out of train/good",
+            )
 
 
 def from_scores(

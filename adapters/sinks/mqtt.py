@@ -53,7 +53,7 @@ class MqttRoad:
         self._overrun = False
         self._error = False
         self._part_ids: OrderedDict[int, int] = OrderedDict()
-        """The PLC's name of a part by its trigger count, where it tells us."""
+        """The PLC's name of a part by its trigger count."""
         self._beat: Beat | None = None
         self._state = _encode({"online": True})
         self._state_said = b""
@@ -88,6 +88,9 @@ class MqttRoad:
         self._verdicts.append((verdict, self._msg_no[camera]))
         self._wake.set()
 
+    def msg_nos(self) -> dict[str, int]:
+        return dict(self._msg_no)
+
     def beat(self, beat: Beat) -> None:
         self._error = beat.state is MachineState.ERROR
         if self._connected:
@@ -108,6 +111,8 @@ class MqttRoad:
                 await self._one_connection(hear)
             except SinkError as error:
                 self._away.say(problem=str(error), retry_s=pause)
+            except Exception:
+                log.exception("plc road failed, and nobody foresaw why")
             if time.monotonic() - self._up_since > LONGEST_PAUSE_S:  # no row of failures
                 pause = FIRST_PAUSE_S
             await asyncio.sleep(pause)
@@ -167,7 +172,7 @@ class MqttRoad:
     async def _send_verdict(self, link: MqttLink, verdict: Verdict, msg_no: int) -> None:
         camera = verdict.exposure.id.camera
         now_ns = time.monotonic_ns()
-        if self._part_ids:
+        if self._settings.parts_from_plc:
             # A part that the PLC did not tell has no name: a wrong one would be worse.
             part = self._part_ids.get(verdict.exposure.part, 0)
             named = dataclasses.replace(verdict.exposure, part=part)
@@ -176,7 +181,7 @@ class MqttRoad:
             verdict = dataclasses.replace(verdict, outcome=Outcome.UNINSPECTED, reason=Reason.LATE)
             self.turned_late += 1
         flags = plc_messages.ONLINE
-        if self._error:
+        if self._error and verdict.outcome is Outcome.UNINSPECTED:  # else somebody did judge it
             flags |= plc_messages.ERROR
         if self._overrun:
             flags |= plc_messages.OVERRUN
@@ -201,6 +206,7 @@ class MqttRoad:
     async def _say_goodbye(self, link: MqttLink) -> None:
         """Bounded by the time that a publish has. Unsaid, the broker says our will instead."""
         try:
+            await self._send_what_waits(link)  # the last verdicts, and who is `shutdown`
             await link.publish(self._state_topic, _OFFLINE, qos=1, retain=True)
         except SinkError as error:
             self._away.say(problem=str(error))
@@ -220,7 +226,7 @@ class MqttRoad:
             self.malformed += 1
             self._refused.say(topic=topic, problem=str(error), in_all=self.malformed)
             return
-        if isinstance(told, PartTold):
+        if isinstance(told, PartTold) and self._settings.parts_from_plc:
             self._part_ids[told.triggers] = told.part
             while len(self._part_ids) > PARTS:
                 self._part_ids.popitem(last=False)

@@ -57,6 +57,8 @@ class MqttSettings:
     tls: Tls | None = None
     byte_order: ByteOrder = "little"
     json: bool = False
+    parts_from_plc: bool = False
+    """The PLC names the parts, by the cameras' trigger counts; else they have the cameras' own."""
 
     @property
     def broker(self) -> str:

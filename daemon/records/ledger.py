@@ -189,11 +189,13 @@ class Account:
         counts[_column(outcome, reason)] += 1
         self._decided.write([*counts, frame.epoch, frame.sequence])
 
-    def missed(self, frames: int, reason: Reason) -> None:
-        """Received as a number only: nobody waits for their verdicts. Event loop."""
-        numbers = self._decided.read()
-        numbers[_column(Outcome.UNINSPECTED, reason)] += frames
-        self._decided.write(numbers)
+    def missed(self, last: FrameId, frames: int, reason: Reason) -> None:
+        """Received as numbers only: nobody waits for their verdicts. Event loop."""
+        *counts, epoch, sequence = self._decided.read()
+        if self.counts().in_flight == frames:  # else others before them are still under way
+            epoch, sequence = last.epoch, last.sequence
+        counts[_column(Outcome.UNINSPECTED, reason)] += frames
+        self._decided.write([*counts, epoch, sequence])
 
     @property
     def last_received(self) -> tuple[int, int]:

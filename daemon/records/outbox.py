@@ -76,6 +76,10 @@ class Outbox:
             return
         self._work.put(event)
 
+    def store(self, event: Event) -> Future[bool]:
+        """As `put`, with the answer whether it is durable now. From any thread."""
+        return self._ask(lambda: self._insert([event]))
+
     def oldest(self, limit: int) -> Future[list[Stored]]:
         return self._ask(lambda: self._select(limit))
 
@@ -150,8 +154,8 @@ class Outbox:
             for _ in range(limit):
                 yield self._work.get_nowait()
 
-    def _insert(self, events: Sequence[Event]) -> None:
-        """One commit. Where there is no room the events are shed, counted and said."""
+    def _insert(self, events: Sequence[Event]) -> bool:
+        """One commit. Where there is no room the events are shed, counted and said: False."""
         now = time.time()
         rows = [(now, body) for body in map(self._encoded, events) if body is not None]
         try:
@@ -163,10 +167,11 @@ class Outbox:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._shed(len(rows), str(error))
-            return
+            return False
         if outlived:
             self._shed(outlived, "outlived their time")
         self.on_commit()
+        return len(rows) == len(events)
 
     def _encoded(self, event: Event) -> bytes | None:
         try:

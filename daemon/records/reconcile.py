@@ -6,7 +6,7 @@ line is sound the true number stands still: bounds clear of all earlier ones are
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from adapters.ports import LineTold, Outcome, PartTold, Verdict
@@ -21,7 +21,8 @@ class Disagreement:
     alarm: str
     """`passed_without_ok`: the gate let more through than we called ok. `ok_not_passed`: less.
     `triggers_lost`: parts that the PLC counted and did not tell. `part_unseen`: parts it told that
-    a camera never showed."""
+    a camera never showed. `unheard`: verdicts that were sent before its last word, and that it
+    says it did not hear."""
     parts: int
     """How many are new."""
     in_all: int
@@ -49,6 +50,9 @@ class Reconciliation:
         self._heard: LineTold | None = None
         self._unused: tuple[int, int] | None = None
         """Bounds of how many oks did not open the gate, but for a number that stands still."""
+        self._sent: dict[int, int] = {}
+        """The newest msg_no by camera number, when the PLC was last heard."""
+        self._unheard: dict[int, int] = {}
         self._triggers: int | None = None
         self._told_ns: dict[int, int] = {}
         self._said: dict[str, int] = {}
@@ -86,6 +90,16 @@ class Reconciliation:
         for trigger in unseen:
             del self._told_ns[trigger]
         return [*self._more("triggers_lost", lost), *self._more("part_unseen", len(unseen))]
+
+    def messages(self, told: LineTold, sent: Mapping[int, int]) -> list[Disagreement]:
+        """`sent`: the newest msg_no by camera number. A zero of the PLC's says nothing yet."""
+        before, self._sent = self._sent, dict(sent)
+        new = 0
+        for number, heard in enumerate(told.last_msg_no, start=1):
+            missing = max(0, before.get(number, 0) - heard) if heard else 0
+            new += max(0, missing - self._unheard.get(number, 0))
+            self._unheard[number] = missing
+        return self._more("unheard", new)
 
     def line(self, told: LineTold) -> list[Disagreement]:
         before, self._heard = self._heard, told

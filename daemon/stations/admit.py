@@ -77,5 +77,5 @@ class Admit:
         if self._score.idle:
             # It costs no other frame anything, and only so is a wrong estimate ever put right.
             return None
-        finish_ns = now_ns + self._score.backlog_ns() + self._score.service_ns(frame)
+        finish_ns = self._score.finish_ns(frame, now_ns)
         return Reason.OVERLOAD if finish_ns > frame.exposure.deadline_ns else None

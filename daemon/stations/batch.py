@@ -35,8 +35,10 @@ class _Waiting:
 class BatchQueue:
     """A plain data structure: it is told the time, so that a test can tell it any."""
 
-    def __init__(self, most: int, kind_of: Callable[[Frame], Kind]) -> None:
-        self._most, self._kind_of = most, kind_of
+    def __init__(self, most: int, kind_of: Callable[[Frame], Kind], longest_ns: float) -> None:
+        """`most` frames in a batch; and none that takes longer than `longest_ns`, where that can be
+        helped: an urgent frame cannot overtake what the worker has begun."""
+        self.most, self._kind_of, self._longest_ns = most, kind_of, longest_ns
         self._order = itertools.count()
         self._heaps: dict[Kind, list[_Waiting]] = {}
 
@@ -46,16 +48,38 @@ class BatchQueue:
         waiting = _Waiting(deadline_ns, next(self._order), patience_ns, frame)
         heapq.heappush(self._heaps.setdefault(self._kind_of(frame), []), waiting)
 
-    def take(self, now_ns: int, *, idle: bool) -> Batch | None:
-        """The next batch; None where it pays to wait for more. `idle`: the worker has nothing."""
+    def take(
+        self, now_ns: int, *, idle: bool, free_ns: float, takes_ns: Callable[[Kind, int], float]
+    ) -> Batch | None:
+        """The next batch; None where it pays to wait for more.
+
+        `idle`: the worker has nothing. `free_ns`: when it will have; `takes_ns`: what a batch
+        takes. No more frames are put together than let the first of them be in time.
+        """
         for kind in sorted(self._heaps, key=lambda k: self._heaps[k][0].deadline_ns):
             heap = self._heaps[kind]
-            if idle or len(heap) >= self._most or min(w.patience_ns for w in heap) <= now_ns:
-                count = min(self._most, len(heap))
+            if idle or len(heap) >= self.most or min(w.patience_ns for w in heap) <= now_ns:
+                count = self._fitting(kind, free_ns, takes_ns)
                 frames = tuple(heapq.heappop(heap).frame for _ in range(count))
                 self._drop_if_empty(kind)
                 return Batch(kind, frames)
         return None
+
+    def _fitting(self, kind: Kind, free_ns: float, takes_ns: Callable[[Kind, int], float]) -> int:
+        heap = self._heaps[kind]
+        sizes = range(min(self.most, len(heap)), 1, -1)
+        largest = next((n for n in sizes if takes_ns(kind, n) <= self._longest_ns), 1)
+        left_ns = heap[0].deadline_ns - free_ns
+        fitting = (n for n in range(largest, 0, -1) if takes_ns(kind, n) <= left_ns)
+        return next(fitting, largest)  # where even one is late, the others need not be
+
+    def ahead_of(self, deadline_ns: int) -> dict[Kind, int]:
+        """How many frames of each kind go before one with this deadline."""
+        counts = {
+            kind: sum(w.deadline_ns <= deadline_ns for w in heap)
+            for kind, heap in self._heaps.items()
+        }
+        return {kind: count for kind, count in counts.items() if count}
 
     def expired(self, now_ns: int) -> list[Frame]:
         """Frames whose deadline has come while they waited, taken out: no use in scoring them."""
@@ -72,7 +96,9 @@ class BatchQueue:
         return frames
 
     def next_due_ns(self) -> int | None:
-        """When some frame will have waited its share."""
+        """When some batch should go: 0 where one is full, else when a frame has waited its share."""
+        if any(len(heap) >= self.most for heap in self._heaps.values()):
+            return 0
         return min((w.patience_ns for w in self._all()), default=None)
 
     def waiting(self) -> Mapping[Kind, int]:

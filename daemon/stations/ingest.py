@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 import clearline
 from adapters.errors import SourceError
@@ -22,10 +20,13 @@ from adapters.ports import Exposure, Frame, FrameFormat, FrameId, FrameSource, L
 from daemon.records.ledger import Account, Ledger
 from daemon.supervise import Backoff
 from daemon.worker.ring import Quota, Ring
-from model.change import change, sample
+from model.change import Lately
 
 GAP_TOLD = 64
 """Frames missed in a row that get their verdicts one by one; over more, nobody waits any longer."""
+FEW = 1000
+"""A count that fell to less than this began anew, and what it numbered before was missed. Where it
+fell to more, some message came twice or out of turn."""
 LONGEST_GAP = 10_000_000
 """A number that is further ahead than this is one of another count."""
 
@@ -72,7 +73,7 @@ class Ingest:
         self._source: FrameSource | None = None
         self._epoch, self._up = 0, False
         self._last: Shot | None = None
-        self._sample: NDArray[np.int32] | None = None
+        self._lately = Lately()
         self._lent: set[int] = set()
         self._thread = threading.Thread(target=self._run, name=f"ingest-{camera.name}", daemon=True)
 
@@ -111,8 +112,7 @@ class Ingest:
 
     def arrived(self, shot: Shot, lease: Lease) -> None:
         # Kept over connections: a camera that froze shows the same picture after it was reopened.
-        before, self._sample = self._sample, sample(lease.pixels)
-        changed = None if before is None else change(self._sample, before)
+        changed = self._lately.change(lease.pixels)
         frame = Frame(self._receive(shot), FrameFormat.of(lease.pixels), lease.slot, changed)
         self._lent.discard(lease.slot)
         self._on_loop(self._desk.frame, frame)
@@ -121,9 +121,13 @@ class Ingest:
         self._on_loop(self._desk.unseen, self._receive(shot), reason)
 
     def _receive(self, shot: Shot) -> Exposure:
-        if self._last is not None and shot.sequence <= self._last.sequence:
-            # It counts anew. Two frames of one name would share a verdict.
-            self._begin_epoch()
+        last = self._last
+        if last is not None:
+            # Deadlines must come in the order of verdicts: a clock that runs back is not followed.
+            shot = replace(shot, exposed_ns=max(shot.exposed_ns, last.exposed_ns))
+            if shot.sequence <= last.sequence:
+                # It counts anew. Two frames of one name would share a verdict.
+                self._begin_epoch()
         self._count_missed(shot)
         self._last = shot
         exposure = self._exposure(shot)
@@ -141,7 +145,7 @@ class Ingest:
             return
         before = sequence if last is None else last.sequence
         if shot.sequence <= before:  # another count, which began at 0
-            before = -1
+            before = -1 if shot.sequence < FEW else shot.sequence
         missed = shot.sequence - 1 - before
         if not 0 < missed <= LONGEST_GAP:
             return
@@ -182,12 +186,13 @@ class Ingest:
                 self._on_loop(self._desk.camera_down, self.camera.name, self._epoch, problem)
             said = True
             self._stopping.wait(backoff.next())
+        self._up = False
         self._on_loop(self.done.set)
 
     def _stream(self) -> str | None:
         """One connection. Returns why it broke, or None where the camera has no more to show."""
-        self._begin_epoch()
         try:
+            self._begin_epoch()
             self._source = self.camera.make_source()
             if self._stopping.is_set():  # `stop` came before there was a source to tell
                 return None

@@ -94,13 +94,29 @@ class Judge:
         pending = self._pending.get(exposure.id)
         if pending is None or pending.verdict is not None:
             return False
-        score, threshold = (None, None) if result is None else (result.score, result.threshold)
         now_ns = time.monotonic_ns()
-        pending.verdict = Verdict(exposure, outcome, reason, score, threshold, now_ns, recipe)
+        if now_ns > exposure.deadline_ns and outcome is not Outcome.UNINSPECTED:
+            # The answer came in the same turn of the loop as the timer, and was taken first.
+            self._settle(pending, Outcome.UNINSPECTED, Reason.LATE, "", None, now_ns)
+            return False
         pending.finding = finding
+        self._settle(pending, outcome, reason, recipe, result, now_ns)
+        return True
+
+    def _settle(
+        self,
+        pending: _Pending,
+        outcome: Outcome,
+        reason: Reason | None,
+        recipe: str,
+        result: Result | None,
+        now_ns: int,
+    ) -> None:
+        exposure = pending.exposure
+        score, threshold = (None, None) if result is None else (result.score, result.threshold)
+        pending.verdict = Verdict(exposure, outcome, reason, score, threshold, now_ns, recipe)
         pending.timer.cancel()
         self._tell_in_order(exposure.id.camera)
-        return True
 
     def _tell_in_order(self, camera: str) -> None:
         order = self._order[camera]

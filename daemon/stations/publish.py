@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.ports import Exposure, FrameId, Outcome, Reason, Verdict, VerdictSink
+from adapters.ports import Event, Exposure, FrameId, Outcome, Reason, Verdict, VerdictSink
 from daemon import events
 from daemon.events import Line, Model
 from daemon.records.ledger import Account
@@ -70,13 +70,16 @@ class Publish:
         """All frames from `first` to `last`, in one go and without verdicts."""
         self._end_run(first.camera)
         count = last.sequence - first.sequence + 1
-        self._places[first.camera].account.missed(count, reason)
+        self._places[first.camera].account.missed(last, count, reason)
         self._runs[first.camera] = _Run(first, last, reason, count)
         self._end_run(first.camera)
 
     def of_line(self, kind: str, data: Mapping[str, Any]) -> None:
         """What the line as a whole has to say."""
-        self._outbox.put(events.of_line(self._line, kind, self._run_number, time.time_ns(), data))
+        self._outbox.put(self.line_event(kind, data))
+
+    def line_event(self, kind: str, data: Mapping[str, Any]) -> Event:
+        return events.of_line(self._line, kind, self._run_number, time.time_ns(), data)
 
     def camera(self, camera: str, epoch: int, kind: str, problem: str | None) -> None:
         data = {} if problem is None else {"problem": problem}

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -18,11 +18,17 @@ from daemon.worker.protocol import Score as ScoreRequest
 from daemon.worker.ring import Ring
 from daemon.worker.standby import Standby
 
-HANG_SECONDS = 30.0
-HANG_FACTOR = 20
-"""A batch may take so many times what it should, and HANG_SECONDS where nothing is known yet."""
+HANG_SECONDS, HANG_FACTOR = 2.0, 20
+"""A batch may take so many times what it should, and at least so long."""
+TURN_SECONDS = 0.1
+STUCK_FACTOR, STUCK_NS = 4, 300_000_000
+"""A batch that takes longer than this is no sign of life."""
+FIRST_SECONDS = 30.0
+"""Where nothing is known of its kind yet."""
 DEPTH = 2
 """Batches in the worker's hands: one being scored, one to go on with at once."""
+AHEAD_NS = 5_000_000
+"""The second is chosen so long before the first should end, when most is known of who is urgent."""
 
 log = structlog.get_logger()
 
@@ -66,8 +72,15 @@ class Score:
 
     @property
     def alive(self) -> bool:
-        """There is a worker, and it was heard a moment ago."""
-        return self._worker is not None and self._worker.silent_beats <= 2
+        """There is a worker, it was heard a moment ago, and it answers."""
+        if self._worker is None or self._worker.silent_beats > 2:
+            return False
+        oldest = next(iter(self._in_hand.values()), None)
+        if oldest is None:
+            return True
+        due_ns = self.batch_ns(oldest.batch.kind, len(oldest.batch.frames))
+        began_ns = max(oldest.sent_ns, self._answered_ns)
+        return not due_ns or time.monotonic_ns() - began_ns <= STUCK_FACTOR * due_ns + STUCK_NS
 
     @property
     def idle(self) -> bool:
@@ -126,45 +139,71 @@ class Score:
         now_ns = time.monotonic_ns()
         for frame in self._queue.expired(now_ns):
             self._release(frame)
-        while self._worker is not None and self._takes_more:
-            batch = self._queue.take(now_ns, idle=not self._in_hand)
+        while self._worker is not None and self._takes_more(now_ns):
+            batch = self._queue.take(
+                now_ns,
+                idle=not self._in_hand,
+                free_ns=self._free_ns(now_ns),
+                takes_ns=self.batch_ns,
+            )
             if batch is None:
                 break
             self._send(self._worker, batch, now_ns)
         # Only where nobody waits, and where another worker's death would cost no time.
         if self._worker is not None and self.idle and self._standby.ready:
             self._try_again(self._worker, now_ns)
-        self._wake_when_due()
+        self._wake_when_due(now_ns)
 
-    @property
-    def _takes_more(self) -> bool:
-        return len(self._in_hand) < DEPTH and self._trial is None
+    def _takes_more(self, now_ns: int) -> bool:
+        """It has nothing, or is so near the end of its only batch that the next should be there."""
+        if self._trial is not None or len(self._in_hand) >= DEPTH:
+            return False
+        return self._free_ns(now_ns) - now_ns <= AHEAD_NS
 
     def _try_again(self, worker: WorkerHandle, now_ns: int) -> None:
         frame = self._second_tries.next()
-        if frame is not None:
-            self._send(worker, Batch(self._kind_of(frame), (frame,)), now_ns)
+        if frame is None:
+            return
+        if self._send(worker, Batch(self._kind_of(frame), (frame,)), now_ns):
             self._trial = self._batches
+        else:  # it is dying, of something else
+            self._take_back(self._batches)
+            self._second_tries.untried()
+            self._release(frame)
 
-    def backlog_ns(self) -> int:
-        """What the worker has still to do for the frames that are before a new one."""
-        hands = [(h.batch.kind, len(h.batch.frames)) for h in self._in_hand.values()]
-        before = (*hands, *self._queue.waiting().items())
-        return int(sum(self.per_frame_ns(kind) * count for kind, count in before))
+    def finish_ns(self, frame: Frame, now_ns: int) -> float:
+        """When a new frame would be judged: behind what the worker holds, and behind the waiting
+        frames whose deadlines come before its own."""
+        before = self._queue.ahead_of(frame.exposure.deadline_ns)
+        kind = self._kind_of(frame)
+        before[kind] = before.get(kind, 0) + 1
+        return self._free_ns(now_ns) + sum(self._takes_ns(k, n) for k, n in before.items())
 
-    def service_ns(self, frame: Frame) -> int:
-        return int(self.per_frame_ns(self._kind_of(frame)))
+    def batch_ns(self, kind: Kind, frames: int) -> float:
+        """What the worker takes for a batch, as measured lately; 0 where it never did."""
+        return self._times.batch_ns(kind, frames)
 
-    def per_frame_ns(self, kind: Kind) -> float:
-        """What the worker takes for a frame of a kind, as measured lately; 0 where it never did."""
-        return self._times.per_frame_ns(kind)
+    def _takes_ns(self, kind: Kind, frames: int) -> float:
+        full, rest = divmod(frames, self._queue.most)
+        return full * self.batch_ns(kind, self._queue.most) + self.batch_ns(kind, rest)
 
-    def _send(self, worker: WorkerHandle, batch: Batch, now_ns: int) -> None:
+    def _free_ns(self, now_ns: int) -> float:
+        """When the worker will be done with what it holds."""
+        free_ns = float(now_ns)
+        for place, hand in enumerate(self._in_hand.values()):
+            takes_ns = self.batch_ns(hand.batch.kind, len(hand.batch.frames))
+            if place == 0:  # it is at this one already
+                takes_ns = max(0.0, takes_ns - (now_ns - max(hand.sent_ns, self._answered_ns)))
+            free_ns += takes_ns
+        return free_ns
+
+    def _send(self, worker: WorkerHandle, batch: Batch, now_ns: int) -> bool:
+        """Whether the worker took it; it is in hand either way, until the death is known."""
         self._batches += 1
         loop = asyncio.get_running_loop()
-        due_s = self.per_frame_ns(batch.kind) * len(batch.frames) / 1e9
-        patience_s = max(HANG_SECONDS, HANG_FACTOR * due_s)
-        overdue = loop.call_later(patience_s, self._hangs, worker, patience_s)
+        due_s = self.batch_ns(batch.kind, len(batch.frames)) / 1e9
+        patience_s = max(HANG_SECONDS, HANG_FACTOR * due_s) if due_s else FIRST_SECONDS
+        overdue = loop.call_later(patience_s, self._may_hang, worker, self._batches)
         self._in_hand[self._batches] = _InHand(batch, now_ns, overdue)
         slots = [self._ring.slots[frame.slot] for frame in batch.frames]
         frames = tuple(
@@ -176,6 +215,8 @@ class Score:
         except OSError as error:
             # It is dying: `run` hears of it next, and answers for what is in its hands.
             log.warning("worker takes nothing", problem=error.strerror)
+            return False
+        return True
 
     def _receive(self, message: FromWorker) -> None:
         now_ns = time.monotonic_ns()
@@ -204,16 +245,25 @@ class Score:
         hand.overdue.cancel()
         return hand
 
-    def _hangs(self, worker: WorkerHandle, patience_s: float) -> None:
-        """It says that it is alive, and answers nothing: the device may hang."""
-        log.error("worker does not answer", pid=worker.pid, patience_s=patience_s)
+    def _may_hang(self, worker: WorkerHandle, batch: int) -> None:
+        """It says that it is alive, and answers nothing: the device may hang. Where it was this
+        process that stood still, the answer is waiting: so look again after a turn of the loop."""
+        loop = asyncio.get_running_loop()
+        overdue = loop.call_later(TURN_SECONDS, self._hangs, worker, batch)
+        self._in_hand[batch] = replace(self._in_hand[batch], overdue=overdue)
+
+    def _hangs(self, worker: WorkerHandle, batch: int) -> None:
+        log.error("worker does not answer", pid=worker.pid, batch=batch)
         worker.kill()
 
-    def _wake_when_due(self) -> None:
+    def _wake_when_due(self, now_ns: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        takes_more = self._worker is not None and self._takes_more
-        due_ns = self._queue.next_due_ns() if takes_more else None
+        if self._worker is None or self._trial is not None or len(self._in_hand) >= DEPTH:
+            return
+        due_ns = self._queue.next_due_ns()
         if due_ns is not None:
-            self._timer = asyncio.get_running_loop().call_at(due_ns / 1e9, self.pump)
+            # A batch that is due goes when the worker takes more, and not before.
+            at_ns = max(float(due_ns), self._free_ns(now_ns) - AHEAD_NS)
+            self._timer = asyncio.get_running_loop().call_at(at_ns / 1e9, self.pump)

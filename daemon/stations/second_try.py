@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from adapters.ports import Frame, Pixels
 from daemon.worker.ring import Ring
 
-MOST = 16
+MOST = 8
 """Pictures kept for a second try; the oldest go first."""
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class SecondTries:
         if self._on_trial is not None:
             self._convict(self._on_trial)
             return
-        for frame in frames:
+        for frame in frames[:MOST]:  # the batch that it worked on comes first
             place = self._ring.slots[frame.slot].pixels
             pixels = self._ring.pixels(place, frame.format).copy()
             self._waiting.append(_Suspect(frame, pixels))
@@ -59,6 +59,12 @@ class SecondTries:
         place = self._ring.slots[slot].pixels
         np.copyto(self._ring.pixels(place, suspect.frame.format), suspect.pixels)
         return replace(suspect.frame, slot=slot)
+
+    def untried(self) -> None:
+        """The worker never saw it."""
+        if self._on_trial is not None:
+            self._waiting.appendleft(self._on_trial)
+            self._on_trial = None
 
     def answered(self) -> None:
         """The worker lives: whatever it said, the frame is cleared."""

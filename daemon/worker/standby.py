@@ -42,6 +42,11 @@ class Standby:
                 log.error("worker does not come up", problem=str(error))
                 await asyncio.sleep(backoff.next())
                 continue
+            except Exception:
+                # No memory, no thread: without this task the next death would be the last.
+                log.exception("worker does not come up, and nobody foresaw why")
+                await asyncio.sleep(backoff.next())
+                continue
             backoff.reset()
             log.info("a worker stands by", pid=worker.pid)
             self._taken.clear()

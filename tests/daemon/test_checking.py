@@ -80,7 +80,7 @@ def refusal(path: Path, kind: type[Exception]) -> str:
 def test_what_all_cameras_ask_for_together_is_held_against_the_machine(
     written: Written, measured: Callable[..., None]
 ) -> None:
-    measured(left=Service(9.0, 5.0), right=Service(9.0, 2.5))
+    measured(left=Service(9.0, 5.0, 8), right=Service(9.0, 2.5, 8))
     checked = check_line(written(left=(WOVEN, 200, 100), right=(WOVEN, 200, 200)))
     asked = "left 100 frames/s x 5.0 ms, right 200 frames/s x 2.5 ms"
     assert checked["load"] == f"100% ({asked})"
@@ -90,10 +90,31 @@ def test_what_all_cameras_ask_for_together_is_held_against_the_machine(
         assert part in said
 
 
+@pytest.mark.parametrize(
+    ("deadline_ms", "ms"),
+    [(200.0, 12.5), (199.0, 12.55), (30.0, 15.0), (29.0, 15.0), (1.0, 15.0)],
+)
+def test_a_batch_counts_only_as_large_as_there_is_time_for_two_of_it(
+    deadline_ms: float, ms: float
+) -> None:
+    """15 ms alone and 100 ms for eight: what is cheap in large batches may be too late in them."""
+    service = Service(alone=15.0, in_batch=12.5, batch=8)
+    assert service.within(deadline_ms) == pytest.approx(ms, abs=0.01)
+
+
+def test_a_machine_that_is_fast_only_in_batches_too_large_for_the_deadline_is_refused(
+    written: Written, measured: Callable[..., None]
+) -> None:
+    measured(left=Service(100.0, 12.5, 8))
+    assert check_line(written(left=(WOVEN, 200, 60)))["load"].startswith("75% ")
+    said = refusal(written(left=(WOVEN, 150, 60)), ConfigurationError)
+    assert "'600%' is more than this machine was measured to give" in said
+
+
 def test_a_deadline_that_a_frame_alone_takes_is_refused_with_what_it_takes(
     written: Written, measured: Callable[..., None]
 ) -> None:
-    measured(left=Service(49.9, 5.0), right=Service(50.0, 5.0))
+    measured(left=Service(49.9, 5.0, 8), right=Service(50.0, 5.0, 8))
     path = written(left=(WOVEN, 50, 10), right=(WOVEN, 50, 10))
     said = refusal(path, ConfigurationError)
     assert said.startswith("cameras.right.deadline_ms = 50.0 is less than this machine takes")
@@ -167,7 +188,7 @@ def test_a_machine_that_is_measured_gives_what_it_can_and_no_more(
     assert 0 < in_batch <= 2 * alone < 4000
     assert checked["load"].startswith(f"{(in_batch + checked['ms_per_frame right']) / 1000:.0%} (")
 
-    taken = {name: Service(alone, in_batch) for name in ("left", "right")}
+    taken = {name: Service(alone, in_batch, 8) for name in ("left", "right")}
 
     async def services(*_: Any) -> dict[str, Service]:
         return taken

@@ -31,6 +31,9 @@ class Road:
         finally:
             self.ended = True
 
+    def msg_nos(self) -> Mapping[str, int]:
+        return {"left": len(self.verdicts)}
+
     def tell(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
 
@@ -46,7 +49,10 @@ class Bench:
         self.road, self.alarms = Road(), list[Disagreement]()
         self.recipes = Recipes(("foil", "steel"), {"left": "foil"}, lambda _: None)
         pulse = Pulse({1: lambda: True}, scores=lambda: True, judges=lambda: True)
-        self.plc = Plc(self.road, pulse, Reconciliation({"left"}), self.recipes, self.alarms.append)
+        self.plc = Plc(
+            self.road, pulse, Reconciliation({"left"}), self.recipes, {"left": 1},
+            self.alarms.append,
+        )  # fmt: skip
 
     async def run(self) -> "asyncio.Task[None]":
         task = asyncio.create_task(self.plc.run())

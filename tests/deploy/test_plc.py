@@ -70,6 +70,41 @@ def test_one_silent_camera_of_two_rejects() -> None:
     assert gate.rejected_silent == 1
 
 
+def test_a_part_of_two_frames_passes_once_each_camera_passed_both() -> None:
+    gate = armed(replace(TWO, frames_per_part=2))
+    gate.trigger(210, 1)
+    hears_ok(gate, 220, 1, number=1)
+    hears_ok(gate, 230, 1, number=2)
+    assert gate.at_gate(300, 1)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(b"", id="lost"),
+        pytest.param(verdict(1, 1, camera=2), id="the first again"),
+        pytest.param(verdict(2, 2, camera=2), id="of the next part"),
+        pytest.param(verdict(2, 1, camera=1), id="of the other camera"),
+        pytest.param(verdict(2, 1, camera=2, bits=TEST), id="not clean"),
+    ],
+)
+def test_without_the_ok_for_one_frame_of_one_camera_a_part_is_rejected(second: bytes) -> None:
+    gate = armed(replace(TWO, frames_per_part=2))
+    gate.trigger(210, 1)
+    gate.trigger(215, 2)
+    for message in (verdict(1, 1, camera=2), verdict(1, 1), verdict(2, 1), verdict(3, 1), second):
+        gate.message(220, message)
+    assert not gate.at_gate(300, 1)
+
+
+def test_a_not_ok_of_one_frame_is_not_outvoted_by_the_others() -> None:
+    gate = armed(Settings(frames_per_part=2))
+    gate.trigger(210, 1)
+    for number, result in enumerate((OK, NOT_OK, OK, OK), start=1):
+        gate.message(220, verdict(number, 1, result=result))
+    assert not gate.at_gate(300, 1)
+
+
 def test_a_part_that_no_camera_saw_or_whose_number_is_not_one_part_s_is_rejected() -> None:
     gate = armed()
     hears_ok(gate, 210, 5)
@@ -131,6 +166,18 @@ def test_a_new_epoch_rejects_what_is_under_way_and_an_older_one_is_not_heard() -
     assert [gate.at_gate(300, part) for part in (1, 2, 3)] == [False, False, True]
 
 
+def test_a_verdict_of_an_older_epoch_alarms_until_it_is_acknowledged() -> None:
+    gate = armed()
+    for epoch in (7, 7, 8):
+        gate.message(210, verdict(1, 1, epoch=epoch))
+    gate.message(210, verdict(1, 1, camera=2, epoch=7))  # the other camera's newest
+    assert not gate.alarm(220)
+    gate.message(230, verdict(2, 1, epoch=7))
+    assert gate.alarm(230)
+    gate.acknowledge()
+    assert not gate.alarm(230)
+
+
 def test_the_same_verdict_again_says_nothing_of_a_later_part_of_that_number() -> None:
     gate = armed()
     gate.trigger(210, 1)
@@ -177,6 +224,11 @@ def every_third(part: int) -> bool:
     return part % 3 == 0
 
 
+class Ajar(Gate):
+    def at_gate(self, now_ms: int, part: int) -> bool:
+        return True
+
+
 def a_second_of_parts(gate: Gate, result_of: dict[bool, int]) -> Conveyor:
     """Ten parts of 100 ms, told 30 ms after their exposure by a daemon that sees everything."""
     world = Conveyor(gate, 500 * MS, 100 * MS, 80 * MS, every_third)
@@ -203,9 +255,17 @@ def test_a_defective_part_that_passes_is_found_out() -> None:
 
 
 def test_a_gate_that_opens_without_an_ok_is_found_out() -> None:
-    class Ajar(Gate):
-        def at_gate(self, now_ms: int, part: int) -> bool:
-            return True
-
     tally = a_second_of_parts(Ajar(Settings()), {False: OK, True: NOT_OK}).tally()
     assert tally.passed_without_ok == (3, 6, 9)
+
+
+@pytest.mark.parametrize(("numbers", "found"), [((1, 1), (1,)), ((1, 2), ())])
+def test_a_gate_that_takes_one_frame_s_ok_told_twice_for_two_is_found_out(
+    numbers: tuple[int, int], found: tuple[int, ...]
+) -> None:
+    world = Conveyor(Ajar(replace(TWO, frames_per_part=2)), 0, 100 * MS, 80 * MS, every_third)
+    for camera in (1, 2):
+        for number in numbers if camera == 2 else (1, 2):
+            world.message(10 * MS, verdict(number, 1, camera=camera))
+    world.advance(90 * MS)
+    assert world.tally().passed_without_ok == found

@@ -65,7 +65,7 @@ class Both:
         self.block.call(
             CameraCount=plc.cameras, PartTimeout=plc.part_timeout_ms, BigEndian=plc.big_endian,
             WatchdogTime=plc.watchdog_ms, MatchByTime=plc.match_by_time,
-            HalfPitch=plc.half_pitch_ms, Now=began_ms % WRAP,
+            HalfPitch=plc.half_pitch_ms, FramesPerPart=plc.frames_per_part, Now=began_ms % WRAP,
         )  # fmt: skip
 
     def scan(self, scan: Scan) -> None:
@@ -124,10 +124,10 @@ class Both:
 
 
 def part_that_passes(
-    beat_ms: int, verdict_ms: int, gate_ms: int, cameras: int, back: int | None
+    beat_ms: int, verdict_ms: int, gate_ms: int, cameras: int, back: int | None, frames: int = 1
 ) -> list[Scan]:
     """If these waits let it."""
-    said = [Scan(0, message=Says(camera=n, back=back)) for n in range(1, cameras + 1)]
+    said = [Scan(0, message=Says(camera=n, back=back)) for n in range(1, cameras + 1)] * frames
     said[0] = replace(said[0], wait_ms=verdict_ms)
     beats = [Scan(message=Beats()), Scan(beat_ms, message=Beats())]
     return [*beats, Scan(0, trigger=-1), *said, Scan(gate_ms, gate=0)]
@@ -169,7 +169,7 @@ one_scan = st.one_of(one_thing, one_thing, one_thing, everything)
 passes = st.builds(
     part_that_passes, beat_ms=mostly(200, 99, 100, 101, 249, 250, 599, 600),
     verdict_ms=mostly(10, 0, 39, 40, 299, 300), gate_ms=mostly(10, 0, 239, 240, 249, 250, 589, 590),
-    cameras=st.sampled_from([1, 1, 3]), back=mostly(0, None),
+    cameras=st.sampled_from([1, 1, 3]), back=mostly(0, None), frames=st.sampled_from([1, 1, 2, 3]),
 )  # fmt: skip
 spoilt = st.builds(
     lambda scans, at, other: [*scans[:at], other, *scans[at:]], passes, st.integers(2, 6), one_scan
@@ -187,6 +187,7 @@ scans = st.lists(st.one_of(passes, passes, spoilt, spoilt, rarely), min_size=3, 
 plcs = st.builds(
     Settings,
     cameras=mostly(1, 3),
+    frames_per_part=st.sampled_from([1, 1, 1, 2, 2, 0]),
     part_timeout_ms=mostly(300, 40),
     watchdog_ms=mostly(600, 250),
     big_endian=st.booleans(),
@@ -205,12 +206,18 @@ def test_the_structured_text_parses() -> None:
 
 
 RIGHT = part_that_passes(beat_ms=200, verdict_ms=10, gate_ms=10, cameras=1, back=0)
+STRIPS = part_that_passes(beat_ms=200, verdict_ms=10, gate_ms=10, cameras=1, back=0, frames=2)
 LATE_ONE = Scan(message=Says(result=LATE))
 EDGES = {
     "beats half a period apart": part_that_passes(100, 10, 10, 1, 0),
     "exposed half a pitch away": part_that_passes(200, 10, 10, 1, None),
     "an ok when the time is over": part_that_passes(200, 300, 10, 1, 0),
     "the watchdog just out": part_that_passes(200, 10, 590, 1, 0),
+    "a frame for each of two": STRIPS,
+    "a frame more than two": [*STRIPS[:-1], STRIPS[-2], STRIPS[-1]],
+    "a frame told twice": [*STRIPS[:-2], Scan(message=Says(id_step=0)), STRIPS[-1]],
+    "a frame that was found bad": [*STRIPS[:-1], Scan(message=Says(result=NOT_OK)), STRIPS[-1]],
+    "a frame of a part and one of the next": [*STRIPS[:-2], Scan(0, trigger=-1), *STRIPS[-2:]],
     "an older epoch": [*RIGHT, Scan(message=Says(epoch_step=-1, back=None)), *RIGHT],
     "a new epoch": [*RIGHT, *RIGHT[:-1], Scan(message=Says(epoch_step=1, back=None)), RIGHT[-1]],
     "an id as far behind as ahead": [*RIGHT, Scan(message=Says(id_step=1 << 31)), *RIGHT],
@@ -227,9 +234,12 @@ EDGES = {
 }
 
 
+@pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("scans", EDGES.values(), ids=EDGES)
-def test_the_block_agrees_with_its_twin_at_the_edges(scans: Sequence[Scan]) -> None:
-    plc = Settings(part_timeout_ms=300, match_by_time=True, half_pitch_ms=10)
+def test_the_block_agrees_with_its_twin_at_the_edges(scans: Sequence[Scan], frames: int) -> None:
+    plc = Settings(
+        frames_per_part=frames, part_timeout_ms=300, match_by_time=True, half_pitch_ms=10
+    )
     both = Both(plc, WRAP - 300, 0, 64)
     for scan in scans:
         both.scan(scan)
@@ -273,3 +283,36 @@ def test_an_impossible_number_of_cameras_keeps_the_gate_shut(cameras: int) -> No
         plc.call(Message=verdict(1, 1, camera=n))
     plc.call(NewMessage=False, AtGate=True, GatePart=1)
     assert plc.variables.GateOpen is (cameras in (1, 8))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "oks", "opens"),
+    [
+        (-1, 2, False),
+        (0, 2, False),
+        (1, 1, True),
+        (2, 1, False),
+        (2, 2, True),
+        (2, 3, True),
+        (255, 254, False),
+        (255, 255, True),
+        (256, 256, False),
+    ],
+)
+def test_the_gate_wants_an_ok_for_each_frame_of_a_possible_number(
+    wanted: int, oks: int, opens: bool
+) -> None:
+    plc, twin = Instance(block(64)), Gate(Settings(frames_per_part=wanted))
+    plc.call(CameraCount=1, FramesPerPart=wanted, PartTimeout=300, Trigger=True, TriggerPart=1)
+    twin.trigger(0, 1)
+    for message in (beat(1), *(verdict(n, 1) for n in range(1, oks + 1))):
+        plc.call(NewMessage=True, MessageLength=32, Message=message)
+        twin.message(0, message)
+    plc.call(Message=beat(2), Now=200)
+    twin.message(200, beat(2))
+    plc.call(NewMessage=False, AtGate=True, GatePart=1)
+    assert plc.variables.GateOpen is twin.at_gate(200, 1) is opens
+
+
+def test_a_part_has_one_frame_where_the_input_is_not_wired() -> None:
+    assert Instance(block(64)).variables.FramesPerPart == Settings().frames_per_part == 1

@@ -174,7 +174,7 @@ def test_ten_rounds_of_kills_and_freezes_pass_no_part_and_lose_no_frame(
     print(f"\nseed {seed}")
     wait_until(lambda: line.cell.accepted() >= 20, COME_BACK_S, "the line does not begin")
     # What the cameras exposed before the daemon first heard them is nobody's.
-    before = {n: line.daemon.last_sequence(n) + 1 - line.daemon.counts(n).received for n in NAMES}
+    before = {name: line.daemon.numbered_before(name) for name in NAMES}
     faults = dice.sample(FAULTS, len(FAULTS))[:ROUNDS]
     for how, whom in faults:
         time.sleep(dice.uniform(0.2, 1.5))

@@ -1,5 +1,8 @@
 """Regions are the connected parts of a map over the threshold, strongest first, 16 at most."""
 
+import time
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -39,6 +42,48 @@ def test_regions_are_those_that_scipy_finds(defect_map: np.ndarray, threshold: i
     found = find(defect_map, threshold, most=1000)
     assert len(found) == len(set(found))
     assert set(found) == _transcribed(defect_map, threshold)
+
+
+def _one_by_one(defect_map: np.ndarray, threshold: float) -> tuple[Region, ...]:
+    over = (defect_map > threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(v) for v in stats[label])
+        score = float(defect_map[labels == label].max())
+        regions.append(Region(x, y, width, height, area, score))
+    return tuple(sorted(regions, key=lambda region: region.score, reverse=True))
+
+
+floats = arrays.arrays(
+    np.float32,
+    arrays.array_shapes(min_dims=2, max_dims=2, max_side=24),
+    elements=st.floats(width=32),  # also infinite, and no number
+)
+
+
+@settings(deadline=None)
+@given(maps | floats, st.integers(0, 8), st.integers(0, 20))
+def test_ranked_at_once_they_are_what_they_are_one_by_one(
+    defect_map: np.ndarray, threshold: int, most: int
+) -> None:
+    """In the same order, too: of equally strong ones the upper comes first."""
+    assert find(defect_map, threshold, most) == _one_by_one(defect_map, threshold)[:most]
+
+
+def test_a_map_of_many_regions_takes_little_longer_than_one_of_few() -> None:
+    """The worker judges one frame after the other: a noisy camera must not make the others late."""
+    dotted, plain = np.zeros((2, 512, 512), np.float32)
+    dotted[::4, ::4] = 1
+    plain[100:200, 100:200] = 1
+
+    def seconds(defect_map: np.ndarray) -> float:
+        began = time.perf_counter()
+        find(defect_map, 0.5)
+        return time.perf_counter() - began
+
+    few, many = (min(seconds(m) for _ in range(7)) for m in (plain, dotted))
+    assert many < 15 * few, f"{1000 * few:.1f} ms, {1000 * many:.1f} ms"
 
 
 @settings(deadline=None)

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -89,12 +90,14 @@ class CameraProcess:
         """Until the process ends."""
         pictures = [self.picture(part) for part in range(1, DISTINCT + 1)]
         count = _mapped(self.state)
+        over = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: over.set())
         with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
-            socket.linger = 0
+            socket.linger = 1000  # a good end sends what it counted
             socket.sndhwm = QUEUE_FRAMES
             socket.bind(self.address)
             part = self._last_due()
-            while True:
+            while not over.is_set():
                 part = max(part + 1, self._last_due())
                 due_ns = self.exposed_ns(part)
                 while (left_ns := due_ns - time.monotonic_ns()) > 0:
@@ -136,7 +139,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--contrast", type=float, default=1.0)
     parser.add_argument("--began-ns", type=int, required=True)
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     product = SimulatedProduct(
         given.kind, given.height, given.width, seed=given.seed, defect_rate=given.defect_rate,
         contrast=given.contrast,

@@ -7,7 +7,7 @@ Verdicts without a part number are nobody's here.
 """
 
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Tally:
     passed_defective: tuple[int, ...]
     """Parts that passed and are defective."""
     passed_without_ok: tuple[int, ...]
-    """Parts that passed though not every camera had said a fresh ok for them."""
+    """Parts that passed though not every camera had said a fresh ok for each frame of them."""
     passed: int
     rejected: int
     lost: int
@@ -41,7 +41,8 @@ class Conveyor:
         self._gate, self._truth = gate, truth
         self._began_ns, self._period_ns, self._travel_ns = began_ns, period_ns, travel_ns
         self._triggered = 0
-        self._fresh_ok: defaultdict[int, set[int]] = defaultdict(set)
+        self._fresh_ok: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
+        """By part: camera number and inspection_id, so that the same again is one."""
         self._without_ok: list[int] = []
         self.decisions: dict[int, bool] = {}
         """By part: whether it passed."""
@@ -63,9 +64,11 @@ class Conveyor:
         """Heard at that moment, after everything that was due before it."""
         self.advance(now_ns)
         if len(payload) == 32 and payload[0] == 17 and payload[2] == 1 and not payload[3] & 0b1010:
-            (part,) = struct.unpack_from(self._gate.settings.byte_order + "I", payload, 16)
+            inspection_id, part = struct.unpack_from(
+                self._gate.settings.byte_order + "II", payload, 12
+            )
             if self._is_fresh(part, now_ns):
-                self._fresh_ok[part].add(payload[1])
+                self._fresh_ok[part].add((payload[1], inspection_id))
         self._gate.message(_ms(now_ns), payload)
 
     def tally(self) -> Tally:
@@ -80,8 +83,9 @@ class Conveyor:
 
     def _reach_gate(self, now_ns: int, part: int) -> None:
         opened = self.decisions[part] = self._gate.at_gate(_ms(now_ns), part)
-        said_ok = self._fresh_ok.pop(part, set())
-        if opened and not said_ok.issuperset(range(1, self._gate.settings.cameras + 1)):
+        oks = Counter(camera for camera, _ in self._fresh_ok.pop(part, set()))
+        plc = self._gate.settings
+        if opened and any(oks[n] < plc.frames_per_part for n in range(1, plc.cameras + 1)):
             self._without_ok.append(part)
 
     def _is_fresh(self, part: int, now_ns: int) -> bool:

@@ -53,9 +53,13 @@ class DaemonProcess:
         ledger = Ledger(self._state / "ledger", writable=False)
         return next(a.counts() for a in ledger.accounts() if a.camera == camera)
 
-    def last_sequence(self, camera: str) -> int:
+    def numbered_before(self, camera: str) -> int:
+        """How many frames the camera had numbered before the daemon first heard it; as long as
+        none was missed. Both words are of one moment."""
         ledger = Ledger(self._state / "ledger", writable=False)
-        return next(a.last_received[1] for a in ledger.accounts() if a.camera == camera)
+        account = next(a for a in ledger.accounts() if a.camera == camera)
+        received, _, sequence = account._received.read()
+        return sequence + 1 - received
 
     def said(self) -> list[dict[str, Any]]:
         """Its log."""

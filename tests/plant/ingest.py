@@ -49,7 +49,7 @@ class Desk:
         self.told.append((reason, exposure.id.epoch, exposure.id.sequence))
 
     def missed(self, first: FrameId, last: FrameId, reason: Reason) -> None:
-        self.account.missed(last.sequence - first.sequence + 1, reason)
+        self.account.missed(last, last.sequence - first.sequence + 1, reason)
         self.told.append(("missed", reason, first.sequence, last.sequence))
 
     def camera_up(self, camera: str, epoch: int) -> None:

@@ -6,6 +6,7 @@ not go back; they need not wrap, and nothing is scanned: what ran out is seen wh
 """
 
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 
 SIZE = 32
@@ -16,6 +17,7 @@ ERROR, OVERRUN, TEST = 1 << 1, 1 << 2, 1 << 3
 _VERDICT = "BBBBIIIIHHHHI"
 _BEAT = "BB2xI4xIIHH8x"
 _SLOTS = 64
+_FRAMES_MAX = 255
 _LATE_IN_ROW = 3
 _WRAP = 1 << 32
 
@@ -23,6 +25,8 @@ _WRAP = 1 << 32
 @dataclass(frozen=True, slots=True)
 class Settings:
     cameras: int = 1
+    frames_per_part: int = 1
+    """Of each camera; outside of 1..255 the gate stays shut."""
     part_timeout_ms: int = 300
     watchdog_ms: int = 600
     big_endian: bool = False
@@ -65,7 +69,8 @@ class _Part:
     triggered_ms: int
     rejected: bool = False
     defect: bool = False
-    passed: set[int] = field(default_factory=set)
+    oks: Counter[int] = field(default_factory=Counter)
+    """Fresh, clean ones in time, by camera number: one per frame."""
 
 
 @dataclass(slots=True)
@@ -132,10 +137,7 @@ class Gate:
     def at_gate(self, now_ms: int, part: int) -> bool:
         """Whether the gate opens for it."""
         slot = self._pending.pop(part, None)
-        wanted = set(range(1, self.settings.cameras + 1))
-        passes = (
-            slot is not None and self.armed(now_ms) and not slot.rejected and slot.passed == wanted
-        )
+        passes = slot is not None and self.armed(now_ms) and self._is_good(slot)
         if passes:
             self.accepted += 1
         elif slot is not None and slot.defect:
@@ -145,6 +147,12 @@ class Gate:
         else:
             self.unknown += 1
         return passes
+
+    def _is_good(self, part: _Part) -> bool:
+        frames, cameras = self.settings.frames_per_part, range(1, self.settings.cameras + 1)
+        if part.rejected or not 1 <= frames <= _FRAMES_MAX:
+            return False
+        return all(part.oks[n] >= frames for n in cameras)
 
     def _silent(self, now_ms: int) -> bool:
         return self._beat_ms is None or now_ms - self._beat_ms >= self.settings.watchdog_ms
@@ -159,7 +167,7 @@ class Gate:
         self._beat_ms, self._counter = now_ms, counter
 
     def _is_new(self, verdict: VerdictMessage) -> bool:
-        """Of the newest epoch and not heard before; takes note of it."""
+        """Of the newest epoch and not heard before; takes note of it. An older epoch alarms."""
         camera = self._cameras.get(verdict.camera)
         if camera is None or verdict.epoch > camera.epoch:
             if camera is not None:
@@ -171,6 +179,7 @@ class Gate:
             )
             return True
         if verdict.epoch < camera.epoch:
+            self._latched = True
             return False
         if gap := _ahead(verdict.msg_no, camera.msg_no):
             self.lost = (self.lost + gap - 1) % _WRAP
@@ -192,7 +201,7 @@ class Gate:
             return
         in_time = now_ms - part.triggered_ms < self.settings.part_timeout_ms
         if verdict.clean_ok and in_time:
-            part.passed.add(verdict.camera)
+            part.oks[verdict.camera] += 1
         else:
             part.rejected = True
         if verdict.result == NOT_OK:

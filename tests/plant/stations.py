@@ -1,6 +1,7 @@
 """ADMIT and SCORE on a bench: with workers that answer and die when they are told to."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -77,7 +78,7 @@ class Bench:
             lambda exposure, _: self.late.append(exposure),
             lambda *_: None,
         )
-        self.queue = BatchQueue(most, self.kind_of)
+        self.queue = BatchQueue(most, self.kind_of, math.inf)
         tries = SecondTries(ring, self.lend, lambda *said: self.aside.append(said))
         self.score = Score(
             ring, self.queue, self.judge, self.kind_of, self.release,

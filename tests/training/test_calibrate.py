@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.image_files import write_image
 from adapters.sources.product import SimulatedProduct
 from model.bundle import Bundle
 from model.engine import Scored
 from model.quality import Quality
 from training.calibrate import calibrate, from_scores, images_needed, rank_of, upper_bound
+from training.commands import calibrate_to
 from training.errors import DataError
 from training.images import read_normals
 
@@ -92,3 +94,59 @@ def test_images_that_trained_the_bundle_never_calibrate_it(
     )
     assert calibration.images == 3
     assert calibration.bundle == bundle.hash
+
+
+WRONG = {
+    "black": (np.zeros((64, 64, 1), np.uint8), "brightness", "above 0"),
+    "all white": (np.full((64, 64, 1), 255, np.uint8), "saturated", "under 1"),
+    "flat": (np.full((64, 64, 1), 77, np.uint8), "sharpness", "above 0"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_image_that_would_switch_a_check_off_is_refused_by_name_and_nothing_is_written(
+    make_data: Callable[..., Path], tmp_path: Path, tiny_bundle: Bundle, wrong: str
+) -> None:
+    pixels, measure, expected = WRONG[wrong]
+    data = make_data(SimulatedProduct("grain", 64, 64), 6)
+    image, bundle = data / "train/good/003.png", tmp_path / "tiny.safetensors"
+    out = tmp_path / "calibration.json"
+    write_image(image, pixels)
+    tiny_bundle.save(bundle)
+    with pytest.raises(DataError) as refused:
+        calibrate_to(
+            bundle, data, 0.4, out, "any", "default", "float32", "cpu", lambda *_: None
+        )  # fmt: skip
+    assert (refused.value.file, refused.value.key) == (image, measure)
+    assert expected in str(refused.value)
+    assert not out.exists()
+
+
+def test_a_dark_image_with_little_to_see_is_a_normal_one(
+    make_data: Callable[..., Path], tiny_bundle: Bundle
+) -> None:
+    """Under dark-field light a good surface is almost black."""
+    data = make_data(SimulatedProduct("grain", 64, 64), 6)
+    dark = np.zeros((64, 64, 1), np.uint8)
+    dark[20:24, 30] = 3
+    write_image(data / "train/good/003.png", dark)
+    calibration, _ = calibrate(
+        tiny_bundle, data, 0.4, "float32", "cpu", "any", "default", lambda *_: None
+    )
+    assert calibration.quality.brightness_low > 0
+    assert calibration.quality.sharpness_low > 0
+
+
+def test_the_least_change_is_learned_from_the_last_four_images_as_the_line_measures_it(
+    make_data: Callable[..., Path], tiny_bundle: Bundle
+) -> None:
+    """A product that alternates: each image is like the last but one, none like its neighbour."""
+    data = make_data(SimulatedProduct("grain", 64, 64), 0)
+    dice = np.random.default_rng(5)
+    kinds = dice.integers(20, 200, (2, 64, 64, 1), np.uint8)
+    for k in range(6):
+        write_image(data / f"train/good/{k}.png", kinds[k % 2] + np.uint8(4 * k))
+    calibration, _ = calibrate(
+        tiny_bundle, data, 0.4, "float32", "cpu", "any", "default", lambda *_: None
+    )
+    assert calibration.quality.change_low == 4.0  # half of 8, from one to the next of its kind

@@ -5,6 +5,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from plant.broker import Broker
@@ -12,7 +13,7 @@ from plant.mqtt import BASE, Plc, road_to, running, states, until, verdict
 from structlog.testing import capture_logs
 
 import clearline
-from adapters.ports import Beat, LineTold, MachineState, Outcome, PartTold
+from adapters.ports import Beat, LineTold, MachineState, Outcome, PartTold, Reason
 
 LINE = (
     b'{"run":true,"parts":2,"accepted":1,"rejected_defect":1,"rejected_silent":0,"last_msg_no":2}'
@@ -70,7 +71,7 @@ async def test_a_beat_arrives_and_its_error_marks_the_verdicts(broker: Broker) -
         for state, bits in ((MachineState.ERROR, 0b11), (MachineState.READY, 0b01)):
             plc.heard.clear()
             road.beat(Beat(state, 7, 0b11, 99, 200, 38.6))
-            road.tell(verdict())
+            road.tell(replace(verdict(outcome=Outcome.UNINSPECTED), reason=Reason.WORKER_RESTART))
             await until(lambda: len(plc.heard) == 2)
             beat = struct.unpack("<BB2xI4xIIHH8x", plc.heard[0][1])
             assert beat == (18, state, 7, 0b11, 99, 200, 39)
@@ -194,7 +195,7 @@ async def test_a_part_has_the_name_that_the_plc_gave_it_and_none_where_it_gave_n
     broker: Broker,
 ) -> None:
     """A camera counts triggers; the PLC may number its parts otherwise, and then says how."""
-    road, heard = road_to(broker), []
+    road, heard = road_to(broker, parts_from_plc=True), []
     async with Plc(broker) as plc, running(road, heard.append):
         road.tell(verdict(0, part=40))
         await until(lambda: len(plc.heard) == 1)
@@ -203,4 +204,25 @@ async def test_a_part_has_the_name_that_the_plc_gave_it_and_none_where_it_gave_n
         for sequence, trigger in ((1, 41), (2, 42)):
             road.tell(verdict(sequence, part=trigger))
         await until(lambda: len(plc.heard) == 3)
-    assert [fields[7] for fields in plc.verdicts()] == [40, 7001, 0]
+    assert [fields[7] for fields in plc.verdicts()] == [0, 7001, 0]
+
+
+async def test_a_frame_that_was_judged_carries_no_error_of_a_moment_ago(broker: Broker) -> None:
+    """The next worker serves already; until the next beat its oks would be rejected for nothing."""
+    road = road_to(broker)
+    async with Plc(broker) as plc, running(road):
+        road.beat(Beat(MachineState.ERROR, 7, 1, 99, 200, 38.6))
+        road.tell(verdict())
+        await until(lambda: len(plc.heard) == 2)
+    assert plc.verdicts()[0][3] == 0b01
+
+
+async def test_what_was_told_before_a_clean_stop_is_still_sent(broker: Broker) -> None:
+    """The last parts of a shift: who is `shutdown` should hear it."""
+    road = road_to(broker)
+    async with Plc(broker) as plc:
+        async with running(road):
+            for n in range(5):
+                road.tell(verdict(n))
+        await until(lambda: len(plc.heard) == 5)
+    assert road.unsent == 0

@@ -4,7 +4,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,3 +254,15 @@ def test_what_is_remembered_is_bounded() -> None:
     for k in range(1, REMEMBERED + 50):
         one.tell(verdict("left", k))
     assert len(one._parts) == REMEMBERED
+
+
+def test_verdicts_that_the_plc_did_not_hear_are_said_once_however_often_it_speaks() -> None:
+    told = LineTold(True, "", 0, 0, 0, 0, (0, 0))
+    both = Reconciliation({"left", "right"})
+    heard = [(0, 0), (10, 10), (10, 20), (10, 20), (35, 20)]
+    sent = [{1: 9, 2: 9}, {1: 20, 2: 20}, {1: 30, 2: 30}, {1: 30, 2: 30}, {1: 40, 2: 30}]
+    said = [
+        [(d.alarm, d.parts) for d in both.messages(replace(told, last_msg_no=theirs), ours)]
+        for theirs, ours in zip(heard, sent, strict=True)
+    ]
+    assert said == [[], [], [("unheard", 10)], [("unheard", 20)], []]

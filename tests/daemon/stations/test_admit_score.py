@@ -118,12 +118,30 @@ async def test_one_slow_answer_does_not_turn_every_later_frame_away(
 
 def test_the_estimate_follows_what_service_takes() -> None:
     times, kind = ServiceTimes(), ("default", None)
-    assert times.per_frame_ns(kind) == 0  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 4) == 0  # type: ignore[arg-type]
     times.observe(kind, 4, 4000)  # type: ignore[arg-type]
-    assert times.per_frame_ns(kind) == 1000  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 4) == 4000  # type: ignore[arg-type]
     for _ in range(40):
-        times.observe(kind, 2, 400)  # type: ignore[arg-type]
-    assert times.per_frame_ns(kind) == pytest.approx(200, rel=0.01)  # type: ignore[arg-type]
+        times.observe(kind, 4, 400)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 4) == 400  # type: ignore[arg-type]
+
+
+def test_one_slow_batch_alone_says_nothing_of_the_next() -> None:
+    times, kind = ServiceTimes(), ("default", None)
+    for took in [100] * 14 + [9000]:
+        times.observe(kind, 1, took)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 1) == 100  # type: ignore[arg-type]
+
+
+def test_a_batch_that_was_never_seen_is_expected_by_its_price_and_its_frames() -> None:
+    times, kind = ServiceTimes(), ("default", None)
+    times.observe(kind, 2, 21_000)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 8) == 84_000  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 1) == 21_000  # type: ignore[arg-type]
+    times.observe(kind, 6, 23_000)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 8) == 24_000  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 4) == 22_000  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 0) == 0  # type: ignore[arg-type]
 
 
 async def test_a_refused_batch_is_no_model_and_frees_its_slots(
@@ -223,4 +241,38 @@ async def test_a_picture_that_cannot_be_judged_is_uninspected_for_that_reason(
     bench.admit.frame(frame(0, slot=5))
     bench.workers[0].answer_all(result(judgement))
     assert bench.reasons() == [Reason(judgement.value)]
+    task.cancel()
+
+
+async def test_a_camera_with_a_short_deadline_is_not_starved_by_patient_ones(
+    ring: Ring, frame: MakeFrame
+) -> None:
+    """Its frames go before theirs: they are no reason to turn it away."""
+    bench = Bench(ring, 1)
+    task = await bench.run()
+    bench.score._times.observe(("default", frame().format), 1, 20_000_000)
+    for k in range(20):
+        bench.admit.frame(frame(k, slot=k, camera="right", within_s=2.0))
+    bench.admit.frame(frame(0, slot=30, camera="left", within_s=0.1))
+    assert not bench.verdicts
+    batch = bench.queue.take(0, idle=True, free_ns=0.0, takes_ns=lambda *_: 0.0)
+    assert batch is not None
+    assert [one.exposure.id.camera for one in batch.frames] == ["left"]
+    bench.judge.decide_all(Reason.SHUTDOWN)
+    task.cancel()
+
+
+async def test_the_price_of_a_batch_is_not_charged_to_every_frame(
+    ring: Ring, frame: MakeFrame
+) -> None:
+    """20 ms a batch and half a ms a frame, as on a GPU: 30 frames are 4 batches, not 30."""
+    bench = Bench(ring, 8)
+    task = await bench.run()
+    kind = ("default", frame().format)
+    bench.score._times.observe(kind, 1, 20_500_000)
+    bench.score._times.observe(kind, 8, 24_000_000)
+    for k in range(30):
+        bench.admit.frame(frame(k, slot=k, within_s=0.15))
+    assert not bench.verdicts
+    bench.judge.decide_all(Reason.SHUTDOWN)
     task.cancel()

@@ -1,7 +1,8 @@
 """BATCH with told times: the earliest deadline first, one kind a batch, every frame once."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,14 +25,22 @@ def kind_of(one: Frame) -> Kind:
 
 
 def queue_with(*frames: Frame, most: int = 4, now_ns: int = 0) -> BatchQueue:
-    queue = BatchQueue(most, kind_of)
+    queue = BatchQueue(most, kind_of, math.inf)
     for one in frames:
         queue.put(one, now_ns)
     return queue
 
 
-def taken(queue: BatchQueue, now_ns: int = 0, *, idle: bool = True) -> Sequence[int]:
-    batch = queue.take(now_ns, idle=idle)
+def at_once(kind: Kind, frames: int) -> float:
+    """A worker that takes no time."""
+    return 0.0
+
+
+def taken(
+    queue: BatchQueue, now_ns: int = 0, *, idle: bool = True,
+    takes_ns: Callable[[Kind, int], float] = at_once,
+) -> Sequence[int]:  # fmt: skip
+    batch = queue.take(now_ns, idle=idle, free_ns=0.0, takes_ns=takes_ns)
     return [] if batch is None else [one.exposure.id.sequence for one in batch.frames]
 
 
@@ -50,7 +59,7 @@ def test_every_frame_leaves_once_in_a_batch_of_its_kind_or_expired(
     waiting = [f for f in frames if f not in gone]
     assert sum(queue.waiting().values()) == len(waiting)
     out: list[Frame] = []
-    while batch := queue.take(now_ns, idle=True):
+    while batch := queue.take(now_ns, idle=True, free_ns=0.0, takes_ns=at_once):
         assert 1 <= len(batch.frames) <= most
         assert {kind_of(f) for f in batch.frames} == {batch.kind}
         # The most urgent of all goes now, with the most urgent of its kind.
@@ -73,7 +82,7 @@ class AgainstPlainModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue, self.most, self.now_ns = BatchQueue(3, kind_of), 3, 0
+        self.queue, self.most, self.now_ns = BatchQueue(3, kind_of, math.inf), 3, 0
         self.put_so_far = 0
         self.waiting: list[tuple[Frame, int]] = []
 
@@ -100,7 +109,7 @@ class AgainstPlainModel(RuleBasedStateMachine):
             same for same in by_kind.values()
             if idle or len(same) >= self.most or any(due <= self.now_ns for _, due in same)
         ]  # fmt: skip
-        batch = self.queue.take(self.now_ns, idle=idle)
+        batch = self.queue.take(self.now_ns, idle=idle, free_ns=0.0, takes_ns=at_once)
         if batch is None:
             assert ready == []
             return
@@ -139,11 +148,11 @@ def test_clear_gives_back_every_frame_once(frames: list[Frame]) -> None:
     queue = queue_with(*frames)
     assert sorted(f.slot for f in queue.clear()) == [f.slot for f in frames]
     assert queue.clear() == []
-    assert queue.take(0, idle=True) is None
+    assert queue.take(0, idle=True, free_ns=0.0, takes_ns=at_once) is None
 
 
 def test_nothing_waiting_is_no_batch() -> None:
-    assert queue_with().take(10**12, idle=True) is None
+    assert queue_with().take(10**12, idle=True, free_ns=0.0, takes_ns=at_once) is None
 
 
 def test_an_idle_worker_gets_what_there_is_at_once() -> None:
@@ -192,3 +201,36 @@ def test_a_frame_expires_at_its_deadline_and_not_before() -> None:
     assert queue.expired(999) == []
     assert [f.slot for f in queue.expired(1000)] == [1]
     assert taken(queue, 1000) == [2]
+
+
+def ten_each(kind: Kind, frames: int) -> float:
+    return 10.0 * frames
+
+
+def test_an_urgent_frame_is_not_made_late_by_those_it_is_put_together_with() -> None:
+    queue = queue_with(frame(0, 25), *(frame(k, 1000) for k in range(1, 4)))
+    assert taken(queue, takes_ns=ten_each) == [0, 1]
+    assert taken(queue, takes_ns=ten_each) == [2, 3]
+
+
+def test_where_a_frame_is_late_even_alone_the_others_do_not_wait_for_it() -> None:
+    queue = queue_with(frame(0, 5), *(frame(k, 1000) for k in range(1, 4)))
+    assert taken(queue, takes_ns=ten_each) == [0, 1, 2, 3]
+
+
+def test_who_goes_before_a_deadline_is_counted_by_kind() -> None:
+    queue = queue_with(frame(0, 5), frame(1, 9), frame(2, 10), frame(3, 7, "b"), frame(4, 11, "b"))
+    a, b = kind_of(frame(0)), kind_of(frame(3, 7, "b"))
+    assert queue.ahead_of(9) == {a: 2, b: 1}
+    assert queue.ahead_of(4) == {}
+
+
+def test_no_batch_is_longer_than_an_urgent_frame_could_wait_for() -> None:
+    queue = BatchQueue(8, kind_of, 35.0)
+    for k in range(8):
+        queue.put(frame(k, 1000), 0)
+    assert taken(queue, takes_ns=ten_each) == [0, 1, 2]
+    slow = BatchQueue(8, kind_of, 5.0)
+    slow.put(frame(0, 1000), 0)
+    slow.put(frame(1, 1000), 0)
+    assert taken(slow, takes_ns=ten_each) == [0], "one frame at least"

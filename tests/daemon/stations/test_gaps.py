@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from plant.ingest import Line, breaks, shows
 
 from adapters.errors import SourceError
@@ -107,3 +108,31 @@ async def test_a_frame_says_how_much_it_differs_from_the_one_before_also_over_co
 ) -> None:
     await line.show(breaks(3, 5, error=SourceError("no longer answers")), shows(5, 6))
     assert [frame.change for frame in line.desk.frames] == [None, 2.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("again", [1001, 1000])
+async def test_a_message_that_comes_twice_or_out_of_turn_is_no_history_of_lost_frames(
+    line: Line, again: int
+) -> None:
+    line.counts_on = True
+    await line.show(shows(1000, 1001, again, 1002))
+    counts = line.account.counts()
+    assert counts.received == 4 + (1002 - again - 1)
+
+
+async def test_a_camera_whose_clock_runs_back_has_deadlines_in_order(line: Line) -> None:
+    """Verdicts are told in order: a later frame's must not be due before."""
+
+    def script(intake: Intake, _: threading.Event) -> None:
+        for sequence, exposed_ns in ((0, 5000), (1, 4000), (2, 6000)):
+            intake.unseen(Shot(sequence, exposed_ns), Reason.CORRUPT)
+
+    seen: list[Exposure] = []
+    line.desk.unseen = lambda exposure, _: seen.append(exposure)  # type: ignore[method-assign]
+    await line.show(script)
+    assert [e.exposed_ns for e in seen] == [5000, 5000, 6000]
+
+
+async def test_a_camera_that_has_ended_shows_nothing(line: Line) -> None:
+    await line.show(shows(0))
+    assert not line.ingest.up

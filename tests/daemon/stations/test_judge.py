@@ -271,3 +271,15 @@ class Interleavings(RuleBasedStateMachine):
 
 Interleavings.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
+
+
+@pytest.mark.parametrize("judgement", [Judgement.OK, Judgement.DEFECT])
+async def test_an_answer_that_was_read_before_the_timer_but_after_the_deadline_is_late(
+    frame: MakeFrame, result: Callable[..., Result], judgement: Judgement
+) -> None:
+    """The loop was away: both are due in one turn of it, and the answer comes first."""
+    told, one = Told(), frame(0, within_s=0.0)
+    told.judge.expect(one.exposure)
+    told.judge.answered(one, result(judgement))
+    assert told.said() == [(0, Outcome.UNINSPECTED, Reason.LATE)]
+    assert [e for e, _ in told.late] == ([one.exposure] if judgement is Judgement.DEFECT else [])

@@ -123,7 +123,7 @@ async def test_a_worker_that_answers_nothing_for_too_long_is_killed(
     ring: Ring, frame: MakeFrame, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is alive and its device hangs: the beat alone would not show it."""
-    monkeypatch.setattr("daemon.stations.score.HANG_SECONDS", 0.02)
+    monkeypatch.setattr("daemon.stations.score.FIRST_SECONDS", 0.02)
     bench = Bench(ring, 1)
     task = await bench.run()
     bench.admit.frame(frame(0, slot=0))
@@ -222,3 +222,64 @@ async def test_a_cancelled_station_leaves_no_worker_behind(ring: Ring) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert all(worker.gone.is_set() for worker in bench.workers)
+
+
+async def test_a_daemon_that_stood_still_itself_kills_no_worker_for_it(
+    ring: Ring, frame: MakeFrame, result: MakeResult, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is there already when the timer comes, and only has to be read."""
+    monkeypatch.setattr("daemon.stations.score.FIRST_SECONDS", 0.02)
+    bench = Bench(ring, 1)
+    task = await bench.run()
+    bench.admit.frame(frame(0, slot=0))
+    asyncio.get_running_loop().call_later(0.05, bench.workers[0].answer_all, result())
+    await until(lambda: bool(bench.verdicts))
+    await asyncio.sleep(0.2)
+    assert bench.reasons() == [None]
+    assert not bench.workers[0].gone.is_set()
+    task.cancel()
+
+
+async def test_a_worker_that_dies_before_a_second_try_begins_makes_nobody_guilty(
+    ring: Ring, frame: MakeFrame, until: Until
+) -> None:
+    bench = Bench(ring, 1)
+    task = await bench.run()
+    await killed_with(bench, ring, [frame(0, slot=3)], until)
+    bench.spare_slots = [SPARE, SPARE]
+    bench.workers[1].broken = True
+    bench.score.pump()
+    bench.workers[1].kill()
+    await until(lambda: bench.score.worker is bench.workers[2])
+    await until(lambda: bench.score._standby.ready)
+    assert not bench.aside
+    bench.score.pump()
+    assert len(bench.workers[2].sent) == 1
+    assert bench.released[SPARE] == 1
+    task.cancel()
+
+
+async def test_a_standby_that_fails_as_nobody_foresaw_is_tried_again(
+    ring: Ring, until: Until
+) -> None:
+    bench = Bench(ring, 1)
+    task = await bench.run()
+    bench.failures = [RuntimeError("can't start new thread"), MemoryError()]
+    bench.workers[0].kill()
+    await until(lambda: len(bench.workers) == 3)
+    assert not task.done()
+    task.cancel()
+
+
+async def test_a_batch_that_takes_far_too_long_is_no_sign_of_life(
+    ring: Ring, frame: MakeFrame, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.stations.score.STUCK_NS", 10_000_000)
+    bench = Bench(ring, 1)
+    task = await bench.run()
+    assert bench.score.alive
+    bench.score._times.observe(("default", frame().format), 1, 1_000_000)
+    bench.admit.frame(frame(0, slot=0))
+    assert bench.score.alive
+    await until(lambda: not bench.score.alive)
+    task.cancel()
