@@ -150,7 +150,7 @@ class Frame:
     format: FrameFormat
     slot: int
     change: float | None = None
-    """From the camera's frame before it (`model.change`); None where there was none."""
+    """From the most alike of its camera's last frames (`model.change`); None where none was."""
     recipe: str = ""
     """Which model judges it; set once, at ADMIT."""
 

@@ -19,7 +19,8 @@ from adapters.ports import Exposure, Reason
 log = structlog.get_logger()
 
 GENERATIONS = 64
-"""Told apart. All older ones are one: of either product wherever the recipe changed."""
+"""Told apart. A frame from before them is of either product wherever the recipe changed since the
+start."""
 PARTS = 10_000
 """Remembered, over all cameras."""
 SAME_PART_NS = 60 * 10**9
@@ -85,8 +86,7 @@ class Recipes:
         self._asked |= dict.fromkeys(changed, _Asked(recipe, now_ns))
         self._generations.append(_Generation(now_ns, dict(self._asked)))
         if len(self._generations) > GENERATIONS:
-            oldest, second, *_ = self._generations
-            self._generations[:2] = [second.or_of(oldest)]
+            del self._generations[1]  # what changed in it differs from the first, which stays
 
     def judging(self, exposure: Exposure) -> str | Reason:
         """The recipe of this frame, or why it has none. Once for each, in their order."""

@@ -22,7 +22,7 @@ class Quality:
     rows: int
     """Height in pixels; a strip may come short."""
     change: float | None = None
-    """From the picture before it (`model.change`); None where there was none to compare with."""
+    """From the most alike of the last pictures (`model.change`); None where there was none."""
 
 
 def measure(pixels: Tensor, white: int) -> list[Quality]:

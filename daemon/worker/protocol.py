@@ -51,7 +51,7 @@ class FrameRef(msgspec.Struct, frozen=True):
     heat: int
     format: FrameFormat
     change: float | None
-    """From the camera's frame before it."""
+    """From the most alike of the camera's last frames."""
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):

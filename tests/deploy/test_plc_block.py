@@ -218,6 +218,7 @@ EDGES = {
     "a frame told twice": [*STRIPS[:-2], Scan(message=Says(id_step=0)), STRIPS[-1]],
     "a frame that was found bad": [*STRIPS[:-1], Scan(message=Says(result=NOT_OK)), STRIPS[-1]],
     "a frame of a part and one of the next": [*STRIPS[:-2], Scan(0, trigger=-1), *STRIPS[-2:]],
+    "a slot taken again": [*RIGHT, *[Scan(0, trigger=-1)] * 64, RIGHT[-1]],
     "an older epoch": [*RIGHT, Scan(message=Says(epoch_step=-1, back=None)), *RIGHT],
     "a new epoch": [*RIGHT, *RIGHT[:-1], Scan(message=Says(epoch_step=1, back=None)), RIGHT[-1]],
     "an id as far behind as ahead": [*RIGHT, Scan(message=Says(id_step=1 << 31)), *RIGHT],

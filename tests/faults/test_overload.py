@@ -1,11 +1,12 @@
 """Three times the load that the machine can take: every frame is decided in time, and the machine
-does useful work all the while."""
+does useful work all the while, also for a camera that is in more of a hurry than the others."""
 
 import asyncio
 import os
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from plant.mqtt import until
 
 from adapters.ports import FrameFormat, Outcome, Reason, Verdict
 from adapters.sources.product import SimulatedProduct
-from daemon import checking, config, wiring
-from daemon.deadlines import percentile
+from daemon import config, wiring
+from daemon.checking import Service, services
 from daemon.service import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -24,8 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 NAMES = ("left", "middle", "right")
 SIZE = 256
 LOAD = 3.0
-DEADLINE_MS = 300
-SECONDS = 20.0
+SECONDS = 15.0
 ALLOWED_MS = 5.0
 USEFUL = 0.8
 CONFIG = """
@@ -55,71 +55,112 @@ class Told:
         self.verdicts.append(verdict)
 
 
-def cameras_of(folder: Path, fps: float, began_ns: int) -> dict[str, CameraProcess]:
-    return {
-        name: CameraProcess(
-            f"ipc://{folder}/{name}.sock", folder / f"{name}.count",
-            SimulatedProduct("grain", SIZE, SIZE, seed=seed), fps, began_ns,
-        )
-        for seed, name in enumerate(NAMES)
-    }  # fmt: skip
+@dataclass
+class Line:
+    """Three cameras, and what they ask for."""
+
+    folder: Path
+    fps: dict[str, float]
+    deadline_ms: dict[str, float]
+    told: Told = field(default_factory=Told)
+    took_s: float = 0.0
+    per_second: float = 0.0
+    """Frames that the worker could do in this very run, in full batches."""
+    grew_bytes: int = 0
+
+    def configured(self) -> config.Configuration:
+        text = CONFIG + "".join(
+            CAMERA.format(
+                name=name, address=f"ipc://{self.folder}/{name}.sock",
+                deadline_ms=self.deadline_ms[name], fps=round(self.fps[name] + 1),
+                bytes=SIZE * SIZE,
+            )
+            for name in NAMES
+        )  # fmt: skip
+        (self.folder / "line.toml").write_text(text)
+        return config.load(self.folder / "line.toml")
+
+    async def run(self) -> None:
+        settings = self.configured()
+        service = wiring.build(settings, self.folder, (self.told,))
+        serving = asyncio.create_task(serve(service))
+        await until(lambda: service.parts.score._standby.ready or serving.done(), 60)
+        began_ns = time.monotonic_ns() + 3_000_000_000
+        with ExitStack() as stack:
+            for seed, name in enumerate(NAMES):
+                product = SimulatedProduct("grain", SIZE, SIZE, seed=seed)
+                camera = CameraProcess(
+                    f"ipc://{self.folder}/{name}.sock", self.folder / f"{name}.count", product,
+                    self.fps[name], began_ns,
+                )  # fmt: skip
+                stack.enter_context(camera.running())
+            warm = 2 * sum(self.fps.values())
+            await until(lambda: len(self.told.verdicts) > warm or serving.done(), 30)
+            self.told.verdicts.clear()
+            before, began = memory("self", "VmRSS"), time.monotonic()
+            await until(lambda: time.monotonic() - began > SECONDS or serving.done(), SECONDS + 5)
+            self.took_s, after = time.monotonic() - began, memory("self", "VmRSS")
+            verdicts = self.told.verdicts[:]
+        service.request_stop()
+        await serving
+        self.told.verdicts, self.grew_bytes = verdicts, after - before
+        kind = ("default", FrameFormat(SIZE, SIZE, 1, "uint8"))
+        batch = settings.worker.batch_frames
+        self.per_second = 1e9 * batch / service.parts.score.batch_ns(kind, batch)
 
 
-def configured(folder: Path, cameras: dict[str, CameraProcess]) -> config.Configuration:
-    text = CONFIG + "".join(
-        CAMERA.format(
-            name=name, address=c.address, deadline_ms=DEADLINE_MS, fps=round(c.fps + 1),
-            bytes=SIZE * SIZE,
-        )
-        for name, c in cameras.items()
-    )  # fmt: skip
-    (folder / "line.toml").write_text(text)
-    return config.load(folder / "line.toml")
+async def measured(folder: Path) -> Service:
+    """What a frame takes where nothing else goes on."""
+    idle = Line(folder, dict.fromkeys(NAMES, 10.0), dict.fromkeys(NAMES, 1000.0))
+    picture = SimulatedProduct("grain", SIZE, SIZE).part(0).pixels
+    return (await services(idle.configured(), {"left": picture}))["left"]
+
+
+def report(line: Line, capacity: float) -> tuple[Counter[str], Counter[str], float]:
+    """Useful verdicts and all of them, by camera; and the useful share of capacity. Asserts what
+    holds at any load: in time, and in no more memory."""
+    verdicts = line.told.verdicts
+    came = Counter(v.exposure.id.camera for v in verdicts)
+    useful = Counter(v.exposure.id.camera for v in verdicts if v.outcome is not Outcome.UNINSPECTED)
+    why = Counter(v.reason for v in verdicts if v.reason is not None)
+    overdue_ms = [(v.decided_ns - v.exposure.deadline_ns) / 1e6 for v in verdicts]
+    # Machines that tests share change their pace: where this run was slower, by its own.
+    share = sum(useful.values()) / line.took_s / min(capacity, line.per_second)
+    print(
+        f"\n{os.cpu_count()} cores, {SIZE}x{SIZE}: {capacity:.1f} frames/s alone, "
+        f"{line.per_second:.1f} here, {len(verdicts) / line.took_s:.1f} came, {share:.0%} of "
+        f"capacity useful, {dict(useful)} of {dict(came)}, {dict(why)}, latest "
+        f"{max(overdue_ms):.1f} ms after its deadline, memory +{line.grew_bytes >> 10} KiB"
+    )
+    assert max(overdue_ms) <= ALLOWED_MS
+    assert line.grew_bytes < 8 << 20
+    assert set(why) <= {Reason.OVERLOAD, Reason.LATE, Reason.CAMERA_GAP}
+    return useful, came, share
 
 
 async def test_three_times_what_the_machine_can_take_is_decided_in_time_and_not_in_vain(
     tiny_files: Path, tmp_path: Path
 ) -> None:
-    assert tiny_files.parent == tmp_path
-    idle = cameras_of(tmp_path, 10.0, time.monotonic_ns())
-    settings = configured(tmp_path, idle)
-    pictures = {name: camera.picture(1) for name, camera in idle.items()}
-    services = await checking.services(settings, {"left": pictures["left"]})
-    capacity = 1000 / services["left"].in_batch
-
-    began_ns = time.monotonic_ns() + 8_000_000_000
-    cameras = cameras_of(tmp_path, LOAD * capacity / len(NAMES), began_ns)
-    told = Told()
-    service = wiring.build(configured(tmp_path, cameras), tmp_path, (told,))
-    serving = asyncio.create_task(serve(service))
-    await until(lambda: service.parts.score.ready or serving.done(), 30)
-    with ExitStack() as stack:
-        for camera in cameras.values():
-            stack.enter_context(camera.running())
-        await until(lambda: len(told.verdicts) > 2 * LOAD * capacity or serving.done(), 30)
-        told.verdicts.clear()
-        before, began = memory("self", "VmRSS"), time.monotonic()
-        await until(lambda: time.monotonic() - began > SECONDS or serving.done(), SECONDS + 5)
-        took_s, after = time.monotonic() - began, memory("self", "VmRSS")
-        verdicts = told.verdicts[:]
-    service.request_stop()
-    await serving
-
-    overdue_ms = [(v.decided_ns - v.exposure.deadline_ns) / 1e6 for v in verdicts]
-    useful = Counter(v.exposure.id.camera for v in verdicts if v.outcome is not Outcome.UNINSPECTED)
-    why = Counter(v.reason for v in verdicts if v.reason is not None)
-    # By what service took in this very run: machines that tests share change their pace.
-    kind = ("default", FrameFormat(SIZE, SIZE, 1, "uint8"))
-    per_second = 8e9 / service.parts.score.batch_ns(kind, 8)
-    share = sum(useful.values()) / took_s / per_second
-    print(
-        f"\n{os.cpu_count()} cores, {SIZE}x{SIZE}: {capacity:.1f} frames/s alone, "
-        f"{per_second:.1f} here, {len(verdicts) / took_s:.1f} came, {share:.0%} of capacity "
-        f"useful, {dict(useful)}, {dict(why)}, latest {max(overdue_ms):.1f} ms after its "
-        f"deadline, p99 {percentile(overdue_ms, 99):.1f}, memory +{(after - before) >> 10} KiB"
-    )
-    assert max(overdue_ms) <= ALLOWED_MS
+    capacity = 1000 / (await measured(tiny_files.parent)).in_batch
+    each = LOAD * capacity / len(NAMES)
+    line = Line(tmp_path, dict.fromkeys(NAMES, each), dict.fromkeys(NAMES, 300.0))
+    await line.run()
+    useful, _, share = report(line, capacity)
     assert share >= USEFUL
     assert min(useful[name] for name in NAMES) >= 0.5 * sum(useful.values()) / len(NAMES)
-    assert after - before < 8 << 20
-    assert set(why) <= {Reason.OVERLOAD, Reason.LATE, Reason.CAMERA_GAP}
+
+
+async def test_a_camera_in_a_hurry_is_not_starved_by_patient_ones(
+    tiny_files: Path, tmp_path: Path
+) -> None:
+    found = await measured(tiny_files.parent)
+    capacity = 1000 / found.in_batch
+    line = Line(
+        tmp_path,
+        {"left": capacity / 10, "middle": 1.5 * capacity, "right": 1.5 * capacity},
+        {"left": max(200.0, 8 * found.alone), "middle": 1500.0, "right": 1500.0},
+    )
+    await line.run()
+    useful, came, share = report(line, capacity)
+    assert useful["left"] >= USEFUL * came["left"]
+    assert share >= USEFUL

@@ -214,3 +214,15 @@ async def test_a_slot_that_was_lent_and_never_filled_is_free_again_after_the_con
 
     await line.show(*[fails] * SLOTS, lambda intake, _: None)
     assert line.quota.held == 0
+
+
+async def test_buffers_that_are_shown_in_turn_are_repetitions_as_well(line: Line) -> None:
+    def script(intake: Intake, _: threading.Event) -> None:
+        for sequence, level in enumerate((10, 90, 10, 90)):
+            lease = intake.lend(FORMAT, wait=True)
+            assert lease is not None
+            lease.pixels[:] = level
+            intake.arrived(Shot(sequence, sequence), lease)
+
+    await line.show(script)
+    assert [frame.change for frame in line.desk.frames] == [None, 80.0, 0.0, 0.0]

@@ -1,0 +1,70 @@
+"""What a killed daemon left open is announced before it is closed, or stays open."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapters.ports import Event, FrameId, Reason
+from daemon.records.ledger import Ledger
+from daemon.records.outbox import Outbox
+from daemon.service import Service
+
+
+def event_of(kind: str, data: Mapping[str, Any]) -> Event:
+    return Event("line/1/x", "clearline.line.v1", "/site/line", "line", "line", 0, {**data})
+
+
+def with_a_gap(folder: Path) -> Ledger:
+    ledger = Ledger(folder / "ledger")
+    for sequence in range(8):
+        ledger.account("left").receive(FrameId("line", "left", 1, sequence))
+    return ledger
+
+
+def service(ledger: Ledger, outbox: object) -> Service:
+    publish = SimpleNamespace(line_event=event_of)
+    parts = SimpleNamespace(ledger=ledger, outbox=outbox, publish=publish)
+    return Service(parts)  # type: ignore[arg-type]
+
+
+async def test_a_gap_is_closed_once_its_event_is_durable(tmp_path: Path) -> None:
+    ledger = with_a_gap(tmp_path)
+    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0)
+    try:
+        await service(ledger, outbox)._announce_gaps()
+        assert ledger.account("left").counts().uninspected == {Reason.DAEMON_RESTART: 8}
+        (stored,) = outbox.oldest(9).result(5)
+        assert stored.event.data["count"] == 8
+    finally:
+        outbox.close()
+
+
+async def test_where_the_outbox_has_no_room_the_gap_stays_open_for_the_next_start(
+    tmp_path: Path,
+) -> None:
+    class Full:
+        def store(self, event: Event) -> "Future[bool]":
+            future: Future[bool] = Future()
+            future.set_result(False)
+            return future
+
+    ledger = with_a_gap(tmp_path)
+    await service(ledger, Full())._announce_gaps()
+    counts = ledger.account("left").counts()
+    assert counts.in_flight == 8
+    assert not counts.uninspected
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_an_outbox_says_whether_an_event_is_durable(tmp_path: Path, room: bool) -> None:
+    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0)
+    try:
+        filling = "x" * (100 if room else 2 << 20)
+        assert outbox.store(event_of("x", {"filling": filling})).result(5) is room
+        assert outbox.depth().result(5) == int(room)
+    finally:
+        outbox.close()
