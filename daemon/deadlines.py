@@ -28,26 +28,30 @@ class ServiceTimes:
 
     def __init__(self) -> None:
         self._lately: OrderedDict[Kind, dict[int, deque[int]]] = OrderedDict()
+        self._expected: dict[Kind, dict[int, float]] = {}
+        """By kind and batch size; asked for far more often than measured."""
 
     def observe(self, kind: Kind, frames: int, took_ns: int) -> None:
         sizes = self._lately.setdefault(kind, {})
-        sizes.setdefault(frames, deque(maxlen=LATELY)).append(took_ns)
+        lately = sizes.setdefault(frames, deque(maxlen=LATELY))
+        lately.append(took_ns)
+        self._expected.setdefault(kind, {})[frames] = percentile(lately, SURE)
         self._lately.move_to_end(kind)
         if len(self._lately) > KINDS:
-            self._lately.popitem(last=False)
+            forgotten, _ = self._lately.popitem(last=False)
+            del self._expected[forgotten]
 
     def batch_ns(self, kind: Kind, frames: int) -> float:
-        sizes = self._lately.get(kind)
-        if not sizes or not frames:
+        expected = self._expected.get(kind)
+        if not expected or not frames:
             return 0.0
-        if frames in sizes:
-            return percentile(sizes[frames], SURE)
-        low, high = min(sizes), max(sizes)
-        low_ns, high_ns = (percentile(sizes[size], SURE) for size in (low, high))
+        if frames in expected:
+            return expected[frames]
+        low, high = min(expected), max(expected)
         if low == high:
-            return low_ns * max(1.0, frames / low)
-        slope_ns = max(0.0, (high_ns - low_ns) / (high - low))
-        return max(0.0, low_ns + slope_ns * (frames - low))
+            return expected[low] * max(1.0, frames / low)
+        slope_ns = max(0.0, (expected[high] - expected[low]) / (high - low))
+        return max(0.0, expected[low] + slope_ns * (frames - low))
 
 
 def percentile(values: Collection[float], q: float) -> float:
