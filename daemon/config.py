@@ -48,7 +48,7 @@ class RecipeSettings(Section):
 class CameraSettings(Section):
     url: str
     recipe: str = "default"
-    deadline_ms: float = Field(default=200.0, gt=0, le=3_600_000)
+    deadline_ms: float = Field(default=200.0, gt=0, le=65_535)
     """From exposure to the verdict; what comes later is `uninspected(late)`."""
     max_fps: float = Field(default=30.0, gt=0, le=10_000)
     """With the deadline, how many slots of the ring the camera gets."""

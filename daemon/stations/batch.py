@@ -96,7 +96,7 @@ class BatchQueue:
         return frames
 
     def next_due_ns(self) -> int | None:
-        """When some batch should go: 0 where one is full, else when a frame has waited its share."""
+        """When some batch should go: 0 if one is full, else when a frame has waited its share."""
         if any(len(heap) >= self.most for heap in self._heaps.values()):
             return 0
         return min((w.patience_ns for w in self._all()), default=None)

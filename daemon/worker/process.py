@@ -4,6 +4,7 @@ python -m daemon.worker.process CONTROL_FD RING_FD
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -42,6 +43,8 @@ from model.picture import heat
 from model.quality import fault
 from model.regions import find
 
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -54,6 +57,8 @@ def main() -> None:
     # when the daemon has no more for us, or is gone.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # One that was stopped (SIGSTOP) would not see that the daemon is gone, and keep the device.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     control = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(ConnectionError):  # the daemon went away while we were busy
         _converse(control, Ring(int(sys.argv[2])))

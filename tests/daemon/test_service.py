@@ -118,7 +118,7 @@ def tell(folder: Path, bundle: Path) -> Story:
         folder, bundle, left=("simulated:grain?width=64&height=64&fps=40&defect_rate=0", 15_000)
     )
     first = run(path)
-    (worker,) = children(first.pid)
+    worker = min(children(first.pid))  # another one may be on its way to stand by
     story.torch_in_daemon, story.torch_in_worker = maps_torch(first.pid), maps_torch(worker)
     wait_for(lambda: counts(folder, "left").ok > 0)
     os.kill(worker, signal.SIGSTOP)  # so that frames are in flight, and stay it
@@ -126,7 +126,6 @@ def tell(folder: Path, bundle: Path) -> Story:
     first.kill()
     first.wait()
     first.stderr.close()  # type: ignore[union-attr]
-    os.kill(worker, signal.SIGCONT)
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not Path(f"/proc/{worker}").exists())
         story.worker_ended = True
