@@ -109,6 +109,9 @@ async def test_a_broker_that_fails_costs_no_verdict_its_deadline(
             verdicts = list(line.verdicts.values())[first:]
             outcomes = Counter(v.outcome for v in verdicts)
             slowest_ms = max(v.latency_ms for v in verdicts)
+        at_gate = line.judged()
+        assert at_gate.without_ok == ()
+        assert at_gate.passed >= len(verdicts)
         print(f"\n{how}: {len(verdicts)} verdicts, {dict(outcomes)}, slowest {slowest_ms:.1f} ms, "
               f"loop away {watch.away_ms:.1f} ms at most")  # fmt: skip
     assert set(outcomes) == {Outcome.OK}

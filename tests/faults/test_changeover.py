@@ -65,6 +65,10 @@ async def test_every_switch_is_under_100_ms_on_a_part_border_and_never_the_wrong
             await asyncio.sleep(0.2)
             showing.cancel()
             await until(lambda: len(line.verdicts) == line.sent - first)
+    at_gate = line.judged(frames_per_part=STRIPS)
+    print(f"\n{at_gate}")
+    assert at_gate.without_ok == ()
+    assert at_gate.passed > 0
     verdicts = [line.verdicts[n] for n in range(first, line.sent)]
     took_ms = [switch_ms(verdicts, recipe, at_ns) for recipe, at_ns in asked]
     between = sum(v.reason is Reason.CHANGEOVER for v in verdicts)

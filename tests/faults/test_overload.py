@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from plant.camera_process import CameraProcess
 from plant.daemon_process import memory
+from plant.judge import judge
 from plant.mqtt import until
 
 from adapters.ports import FrameFormat, Outcome, Reason, Verdict
@@ -50,9 +51,12 @@ max_frame_bytes = {bytes}
 class Told:
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
+        self.at: list[tuple[int, Verdict]] = []
+        """With the moment at which it was told."""
 
     def tell(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
+        self.at.append((time.monotonic_ns(), verdict))
 
 
 @dataclass
@@ -100,10 +104,11 @@ class Line:
             before, began = memory("self", "VmRSS"), time.monotonic()
             await until(lambda: time.monotonic() - began > SECONDS or serving.done(), SECONDS + 5)
             self.took_s, after = time.monotonic() - began, memory("self", "VmRSS")
-            verdicts = self.told.verdicts[:]
+            verdicts, told = self.told.verdicts[:], self.told.at[:]
         service.request_stop()
         await serving
-        self.told.verdicts, self.grew_bytes = verdicts, after - before
+        self.told.verdicts, self.told.at = verdicts, told
+        self.grew_bytes = after - before
         kind = ("default", FrameFormat(SIZE, SIZE, 1, "uint8"))
         batch = settings.worker.batch_frames
         self.per_second = 1e9 * batch / service.parts.score.batch_ns(kind, batch)
@@ -123,7 +128,8 @@ def report(line: Line, capacity: float) -> tuple[Counter[str], Counter[str], flo
     came = Counter(v.exposure.id.camera for v in verdicts)
     useful = Counter(v.exposure.id.camera for v in verdicts if v.outcome is not Outcome.UNINSPECTED)
     why = Counter(v.reason for v in verdicts if v.reason is not None)
-    overdue_ms = [(v.decided_ns - v.exposure.deadline_ns) / 1e6 for v in verdicts]
+    told = line.told.at[-len(verdicts) :]
+    overdue_ms = [(at_ns - v.exposure.deadline_ns) / 1e6 for at_ns, v in told]
     # Machines that tests share change their pace: where this run was slower, by its own.
     share = sum(useful.values()) / line.took_s / min(capacity, line.per_second)
     print(
@@ -132,6 +138,9 @@ def report(line: Line, capacity: float) -> tuple[Counter[str], Counter[str], flo
         f"capacity useful, {dict(useful)} of {dict(came)}, {dict(why)}, latest "
         f"{max(overdue_ms):.1f} ms after its deadline, memory +{line.grew_bytes >> 10} KiB"
     )
+    at_gate = judge(line.told.at, {name: n for n, name in enumerate(NAMES, start=1)})
+    print(at_gate)
+    assert at_gate.without_ok == ()
     assert max(overdue_ms) <= ALLOWED_MS
     assert line.grew_bytes < 8 << 20
     assert set(why) <= {Reason.OVERLOAD, Reason.LATE, Reason.CAMERA_GAP}

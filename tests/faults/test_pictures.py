@@ -53,6 +53,11 @@ async def test_black_saturated_blurred_frozen_and_short_pictures_are_never_ok(
         for name, (pixels, _) in shown.items():
             numbers[name] = line.show(np.ascontiguousarray(pixels, np.uint8))
             await until(lambda n=numbers[name]: n in line.verdicts)
+    wrong = {line.verdicts[numbers[n]].exposure.part for n, (_, why) in shown.items() if why}
+    at_gate = line.judged(bad=wrong)
+    print(f"\n{at_gate}")
+    assert at_gate.bad == at_gate.without_ok == ()
+    assert at_gate.passed >= 3
     said = {name: line.verdicts[number] for name, number in numbers.items()}
     print("\n" + ", ".join(f"{name}: {v.reason or v.outcome}" for name, v in said.items()))
     for name, (_, reason) in shown.items():

@@ -78,6 +78,10 @@ async def test_a_fault_costs_the_frames_in_hand_and_service_goes_on_within_two_s
     print(f"\n{fault}: {len(lost)} frames, judged again {took_s:.3f} s after")
     assert took_s < AGAIN_S
     assert lost <= held
+    at_gate = line.judged()
+    print(at_gate)
+    assert at_gate.without_ok == ()
+    assert at_gate.passed > 0
     others = {v.outcome for n, v in line.verdicts.items() if n not in line.restarted()}
     assert others == {Outcome.OK}
 

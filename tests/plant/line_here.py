@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
 import zmq
+from plant.judge import Judged, judge
 from plant.mqtt import until
 
 from adapters.ports import Outcome, Reason, Verdict
@@ -37,6 +39,7 @@ class LineHere:
         (folder / "line.toml").write_text(text)
         self.service: Service = wiring.build(config.load(folder / "line.toml"), folder, (self,))
         self.verdicts: dict[int, Verdict] = {}
+        self._told: list[tuple[int, Verdict]] = []
         self.sent = 0
         self._dice = np.random.default_rng(3)
         self._context = zmq.Context()
@@ -47,6 +50,7 @@ class LineHere:
     def tell(self, verdict: Verdict) -> None:
         assert verdict.exposure.id.sequence not in self.verdicts
         self.verdicts[verdict.exposure.id.sequence] = verdict
+        self._told.append((time.monotonic_ns(), verdict))
 
     def picture(self) -> np.ndarray:
         return self._dice.integers(30, 220, (128, 128, 1), np.uint8)
@@ -93,6 +97,10 @@ class LineHere:
         worker = self.service.parts.score.worker
         assert worker is not None
         return worker.pid
+
+    def judged(self, *, frames_per_part: int = 1, bad: Set[int] = frozenset()) -> Judged:
+        """By the PLC's twin, all that was told so far."""
+        return judge(self._told, {"left": 1}, frames_per_part=frames_per_part, bad=bad)
 
     def in_hand(self) -> set[int]:
         hands = self.service.parts.score._in_hand.values()
