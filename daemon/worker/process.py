@@ -76,7 +76,7 @@ def _converse(control: socket.socket, ring: Ring) -> None:
         return
     device = next(iter(recipes.values())).engine.device if recipes else "none"
     control.send(encode(Ready(str(device))))
-    threading.Thread(target=beat, args=(control,), name="beat", daemon=True).start()
+    threading.Thread(target=_beat, args=(control,), name="beat", daemon=True).start()
     try:
         while packet := control.recv(PACKET):
             request = decode_to_worker(packet)
@@ -93,7 +93,7 @@ def _converse(control: socket.socket, ring: Ring) -> None:
         os._exit(1)
 
 
-def beat(control: socket.socket) -> None:
+def _beat(control: socket.socket) -> None:
     """A thread that says we are there, also while torch works; not while the process is stopped."""
     alive, never = encode(Alive()), threading.Event()
     with contextlib.suppress(OSError):  # the daemon is gone: the main thread finds out as well
