@@ -1,5 +1,5 @@
 # make demo     set up and run the main job: train, calibrate, inspect a simulated line live
-# make check    lint, types, import contracts and the fast tests: under a minute, while you work
+# make check    lint, types, import contracts and the fast tests: two minutes, while you work
 # make test     all of it, end to end as well
 # make lock     compile the locks anew from pyproject.toml
 .PHONY: demo check test lint lock clean
