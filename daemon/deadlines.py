@@ -1,6 +1,7 @@
 """Whether a frame can be judged in time: what service took lately, and what is before it."""
 
 import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Collection
 
@@ -8,6 +9,9 @@ from adapters.ports import FrameFormat
 
 LATELY = 15  # batches that are remembered of each kind and size
 SURE = 90  # per cent of them took no longer than what is expected of the next one
+STALE_NS = 10_000_000_000
+"""A batch size that was not seen for so long says nothing: one slow measure of it would keep it
+from ever being tried again."""
 KINDS = 64  # that are remembered; a line has a handful
 
 Kind = tuple[str, FrameFormat]
@@ -30,16 +34,22 @@ class ServiceTimes:
         self._lately: OrderedDict[Kind, dict[int, deque[int]]] = OrderedDict()
         self._expected: dict[Kind, dict[int, float]] = {}
         """By kind and batch size; asked for far more often than measured."""
+        self._measured_ns: dict[tuple[Kind, int], int] = {}
 
     def observe(self, kind: Kind, frames: int, took_ns: int) -> None:
         sizes = self._lately.setdefault(kind, {})
         lately = sizes.setdefault(frames, deque(maxlen=LATELY))
         lately.append(took_ns)
+        now_ns = self._measured_ns[kind, frames] = time.monotonic_ns()
+        for size in [s for s in sizes if now_ns - self._measured_ns[kind, s] > STALE_NS]:
+            del sizes[size], self._expected[kind][size], self._measured_ns[kind, size]
         self._expected.setdefault(kind, {})[frames] = percentile(lately, SURE)
         self._lately.move_to_end(kind)
         if len(self._lately) > KINDS:
-            forgotten, _ = self._lately.popitem(last=False)
+            forgotten, gone = self._lately.popitem(last=False)
             del self._expected[forgotten]
+            for size in gone:
+                del self._measured_ns[forgotten, size]
 
     def batch_ns(self, kind: Kind, frames: int) -> float:
         expected = self._expected.get(kind)

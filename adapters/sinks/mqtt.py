@@ -174,7 +174,8 @@ class MqttRoad:
         now_ns = time.monotonic_ns()
         if self._settings.parts_from_plc:
             # A part that the PLC did not tell has no name: a wrong one would be worse.
-            part = self._part_ids.get(verdict.exposure.part, 0)
+            trigger = verdict.exposure.part
+            part = self._part_ids.get(trigger, 0) if trigger else 0
             named = dataclasses.replace(verdict.exposure, part=part)
             verdict = dataclasses.replace(verdict, exposure=named)
         if verdict.outcome is Outcome.OK and now_ns > verdict.exposure.deadline_ns:

@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,11 @@ class Ledger:
                     os.posix_fallocate(fd, 0, SIZE)  # a full disk is found out now, not by SIGBUS
                 access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
                 self._memory = mmap.mmap(fd, SIZE, access=access)
-            finally:
+            except BaseException:
                 os.close(fd)
+                raise
+            self._fd = fd
+            weakref.finalize(self, os.close, fd)
         except (OSError, ValueError) as error:
             raise StateError(
                 f"cannot be used: {error}",
@@ -94,7 +98,7 @@ class Ledger:
         """A number that was never given before, also across power cuts. From any thread."""
         with self._lock:
             self._words[1] += np.uint64(1)
-            self._memory.flush()
+            os.fdatasync(self._fd)  # and not mmap's flush, which holds all threads meanwhile
             return int(self._words[1])
 
     def account(self, camera: str) -> "Account":

@@ -27,6 +27,7 @@ GAP_TOLD = 64
 FEW = 1000
 """A count that fell to less than this began anew, and what it numbered before was missed. Where it
 fell to more, some message came twice or out of turn."""
+OUT_OF_TURN = 16  # frames that a message may come late, or twice
 LONGEST_GAP = 10_000_000
 """A number that is further ahead than this is one of another count."""
 
@@ -145,7 +146,8 @@ class Ingest:
             return
         before = sequence if last is None else last.sequence
         if shot.sequence <= before:  # another count, which began at 0
-            before = -1 if shot.sequence < FEW else shot.sequence
+            anew = shot.sequence < FEW and before - shot.sequence > OUT_OF_TURN
+            before = -1 if anew else shot.sequence
         missed = shot.sequence - 1 - before
         if not 0 < missed <= LONGEST_GAP:
             return

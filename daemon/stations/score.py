@@ -23,6 +23,7 @@ HANG_SECONDS, HANG_FACTOR = 2.0, 20
 TURN_SECONDS = 0.1
 STUCK_FACTOR, STUCK_NS = 4, 300_000_000
 """A batch that takes longer than this is no sign of life."""
+FIRST_STUCK_NS = 2_000_000_000  # where nothing is known of its kind yet
 FIRST_SECONDS = 30.0
 """Where nothing is known of its kind yet."""
 DEPTH = 2
@@ -80,7 +81,8 @@ class Score:
             return True
         due_ns = self.batch_ns(oldest.batch.kind, len(oldest.batch.frames))
         began_ns = max(oldest.sent_ns, self._answered_ns)
-        return not due_ns or time.monotonic_ns() - began_ns <= STUCK_FACTOR * due_ns + STUCK_NS
+        patience_ns = STUCK_FACTOR * due_ns + STUCK_NS if due_ns else FIRST_STUCK_NS
+        return time.monotonic_ns() - began_ns <= patience_ns
 
     @property
     def idle(self) -> bool:
@@ -123,7 +125,12 @@ class Score:
         log.error("worker gone", restarts=self.restarts, another_stands_by=self._standby.ready)
         self._worker = None
         held = [frame for hand in self._in_hand.values() for frame in hand.batch.frames]
-        self._second_tries.remember(held)
+        for frame in held:  # said before anything is copied
+            self._judge.uninspected(frame.exposure, Reason.WORKER_RESTART)
+        try:
+            self._second_tries.remember(held)
+        except MemoryError:
+            log.exception("no second try")  # what the worker died of may be our lack as well
         self._let_go(queued=not self._standby.ready)
 
     def _let_go(self, *, queued: bool) -> None:
@@ -229,8 +236,10 @@ class Score:
             self._times.observe(hand.batch.kind, len(hand.batch.frames), now_ns - began_ns)
             self._answered_ns = now_ns
             for frame, result in zip(hand.batch.frames, message.results, strict=True):
-                self._judge.answered(frame, result)
-                self._release(frame)
+                try:
+                    self._judge.answered(frame, result)
+                finally:
+                    self._release(frame)
         elif isinstance(message, Refused):
             if message.problem != self._refused:  # said once, not for every batch
                 self._refused = message.problem

@@ -276,3 +276,18 @@ async def test_the_price_of_a_batch_is_not_charged_to_every_frame(
     assert not bench.verdicts
     bench.judge.decide_all(Reason.SHUTDOWN)
     task.cancel()
+
+
+def test_a_batch_size_that_was_slow_once_and_not_seen_since_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would keep itself from ever being tried, and measured, again."""
+    now_s = [100.0]
+    monkeypatch.setattr("daemon.deadlines.time.monotonic_ns", lambda: int(now_s[0] * 1e9))
+    times, kind = ServiceTimes(), ("default", None)
+    times.observe(kind, 8, 500_000_000)  # type: ignore[arg-type]
+    times.observe(kind, 1, 20_000_000)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 8) == 500_000_000  # type: ignore[arg-type]
+    now_s[0] += 11
+    times.observe(kind, 1, 20_000_000)  # type: ignore[arg-type]
+    assert times.batch_ns(kind, 8) == 160_000_000  # type: ignore[arg-type]

@@ -136,3 +136,15 @@ async def test_a_camera_whose_clock_runs_back_has_deadlines_in_order(line: Line)
 async def test_a_camera_that_has_ended_shows_nothing(line: Line) -> None:
     await line.show(shows(0))
     assert not line.ingest.up
+
+
+async def test_a_message_that_comes_twice_early_in_a_count_is_no_new_count(line: Line) -> None:
+    line.counts_on = True
+    await line.show(shows(500, 501, 501, 502))
+    assert line.account.counts().received == 4
+
+
+async def test_a_sender_that_began_anew_is_counted_from_its_0(line: Line) -> None:
+    line.counts_on = True
+    await line.show(shows(500, 3))
+    assert line.account.counts().received == 2 + 3
