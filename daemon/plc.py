@@ -26,6 +26,7 @@ class Plc:
         alarm: Callable[[Disagreement], None],
     ) -> None:
         self.pulse = pulse
+        self._parts_told = 0
         self._road, self._reconciliation = road, reconciliation
         self._recipes, self._numbers, self._alarm = recipes, numbers, alarm
 
@@ -50,6 +51,9 @@ class Plc:
         else:
             sent = {self._numbers[name]: n for name, n in self._road.msg_nos().items()}
             found = [*self._reconciliation.messages(told, sent), *self._reconciliation.line(told)]
+            if told.parts < self._parts_told:
+                self._recipes.forget_parts()
+            self._parts_told = told.parts
             if told.recipe:
                 self._recipes.ask(told.recipe)
         for disagreement in found:

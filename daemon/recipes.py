@@ -88,6 +88,10 @@ class Recipes:
         if len(self._generations) > GENERATIONS:
             del self._generations[1]  # what changed in it differs from the first, which stays
 
+    def forget_parts(self) -> None:
+        """The PLC counts anew: by its numbers it means other parts from now on."""
+        self._parts.clear()
+
     def judging(self, exposure: Exposure) -> str | Reason:
         """The recipe of this frame, or why it has none. Once for each, in their order."""
         camera = exposure.id.camera

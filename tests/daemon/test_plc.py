@@ -127,3 +127,18 @@ async def test_the_road_ends_with_the_plc() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert bench.road.ended
+
+
+async def test_a_plc_that_counts_anew_means_other_parts_by_its_numbers(
+    exposure: Callable[..., Exposure],
+) -> None:
+    """Part 1 of the new product is not the part 1 that the old recipe judged a moment ago."""
+    bench = Bench()
+    task = await bench.run()
+    bench.road.hear(line(parts=50))
+    assert bench.recipes.judging(exposure(1, part=1)) == "foil"
+    bench.road.hear(line(parts=50, recipe="steel"))
+    assert bench.recipes.judging(exposure(2, part=1)) == "foil"
+    bench.road.hear(line(parts=0, recipe="steel"))
+    assert bench.recipes.judging(exposure(3, part=1)) == "steel"
+    task.cancel()
