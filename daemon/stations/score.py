@@ -238,6 +238,8 @@ class Score:
             for frame, result in zip(hand.batch.frames, message.results, strict=True):
                 try:
                     self._judge.answered(frame, result)
+                except Exception:  # its timer says `late`; the other frames are not to blame
+                    log.exception("answer not taken", frame=str(frame.exposure.id))
                 finally:
                     self._release(frame)
         elif isinstance(message, Refused):

@@ -291,3 +291,26 @@ def test_a_batch_size_that_was_slow_once_and_not_seen_since_is_forgotten(
     now_s[0] += 11
     times.observe(kind, 1, 20_000_000)  # type: ignore[arg-type]
     assert times.batch_ns(kind, 8) == 160_000_000  # type: ignore[arg-type]
+
+
+async def test_an_answer_that_cannot_be_taken_costs_no_other_frame_and_no_slot(
+    ring: Ring, frame: MakeFrame, result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(ring, 8)
+    task = await bench.run()
+    for k in range(4):
+        bench.admit.frame(frame(k, slot=k))
+    bench.workers[0].answer(bench.workers[0].sent[0], result())
+    answered = bench.judge.answered
+
+    def fails_once(one: Frame, said: Result) -> None:
+        if one.slot == 1:
+            raise MemoryError
+        answered(one, said)
+
+    monkeypatch.setattr(bench.judge, "answered", fails_once)
+    bench.workers[0].answer_all(result())
+    assert bench.released == dict.fromkeys(range(4), 1)
+    bench.judge.decide_all(Reason.LATE)
+    assert bench.reasons() == [None, Reason.LATE, None, None]
+    task.cancel()
