@@ -33,8 +33,8 @@ lint: .venv/.dev
 	@touch $@ .venv/.runtime
 
 lock: .venv/.runtime
-	$(BIN)/uv pip compile pyproject.toml --extra build --extra mqtt $(LOCK_FLAGS) -q -o deploy/requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra build --extra mqtt --extra dev $(LOCK_FLAGS) -q -o deploy/requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra kafka --extra mqtt $(LOCK_FLAGS) -q -o deploy/requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra kafka --extra mqtt --extra dev $(LOCK_FLAGS) -q -o deploy/requirements-dev.lock
 
 clean:
 	rm -rf .venv
