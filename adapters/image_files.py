@@ -1,6 +1,7 @@
 """Pictures on disk: gray or colour, 8 or 16 bit, as (height, width, channels) arrays, RGB."""
 
 import contextlib
+import struct
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,13 @@ from adapters.errors import ImageFileError, PictureError
 from adapters.ports import Pixels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"})
+UNFINISHED = ".part"
+"""While `write_described` is at it, a picture is a hidden file: `.NAME.part`."""
 _PNG = b"\x89PNG"
+# Exif is a TIFF directory. Ours has one entry: ImageDescription, text, right behind the directory.
+_EXIF = struct.Struct("<2sHIHHHIII")
+_TEXT_AT = _EXIF.size
+_EXIF_BEGIN = (b"II", 42, 8, 1, 0x010E, 2)
 
 # OpenCV prints what it could not decode; our errors say it once, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -80,6 +87,56 @@ def write_image(path: Path, pixels: Pixels) -> None:
             file=path,
             expected="a writable folder with room",
         ) from error
+
+
+def write_described(path: Path, pixels: Pixels, description: str) -> None:
+    """As `write_image`, with an ASCII text inside, as Exif's ImageDescription (JPEG: to 64 kB).
+
+    The file gets its name when it is whole. Raises PictureError.
+    """
+    stored = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels
+    text = description.encode("ascii") + b"\0"
+    exif = _EXIF.pack(*_EXIF_BEGIN, len(text), _TEXT_AT, 0) + text
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}")
+    try:
+        _, content = cv2.imencodeWithMetadata(
+            path.suffix,
+            np.ascontiguousarray(stored),
+            [cv2.IMAGE_METADATA_EXIF],
+            [np.frombuffer(exif, np.uint8)],
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content.data)
+        unfinished.replace(path)
+    except cv2.error as error:
+        raise PictureError(
+            "cannot be encoded", file=path, expected="a name ending in .png or .jpg"
+        ) from error
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise PictureError(
+            f"cannot be written: {error.strerror}",
+            file=path,
+            expected="a writable folder with room",
+        ) from error
+
+
+def read_description(path: Path) -> str | None:
+    """What `write_described` put in; None where there is no such text.
+
+    Raises ImageFileError where the picture itself cannot be read.
+    """
+    read_image(path)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    _, kinds, chunks = cv2.imdecodeWithMetadata(content, flags=cv2.IMREAD_UNCHANGED)
+    for kind, chunk in zip(kinds, chunks, strict=True):
+        exif = np.asarray(chunk, np.uint8).tobytes()
+        if kind == cv2.IMAGE_METADATA_EXIF and len(exif) > _TEXT_AT:
+            *begin, length, at, _ = _EXIF.unpack_from(exif)
+            if tuple(begin) == _EXIF_BEGIN and at == _TEXT_AT:
+                return exif[at : at + length - 1].decode("ascii", "replace")
+    return None
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -186,6 +186,8 @@ class Event:
     key: str
     wall_ns: int
     data: Mapping[str, Any]
+    sequence: str | None = None
+    """Where it stands among the events of its source; orders as text."""
 
 
 class VerdictSink(Protocol):
@@ -258,10 +260,22 @@ class PlcRoad(VerdictSink, Protocol):
         """What the retained state says from now on, besides `online`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An event that the far end will never take, however often it is sent."""
+
+    event: Event
+    reason: str
+
+
 class EventSink(Protocol):
-    """Someone who receives events from the outbox, at least once, in order."""
+    """Someone who receives events from the outbox, at least once, in order of each key."""
 
-    async def send(self, events: Sequence[Event]) -> None:
-        """Returns when all of them are safe at the far end. Raises SinkError otherwise."""
+    async def send(self, events: Sequence[Event]) -> Sequence[Refusal]:
+        """Returns when all of them are safe at the far end, but for those that it refused.
 
-    async def close(self) -> None: ...
+        Raises SinkError where it is not known, or nobody is there: all of them are sent again.
+        """
+
+    async def close(self) -> None:
+        """Bounded, whatever state the far end is in."""

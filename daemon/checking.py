@@ -19,7 +19,7 @@ import numpy as np
 
 from adapters.errors import SourceError
 from adapters.ports import FrameFormat, FrameSource, Lease, Pixels, Reason, Shot
-from daemon import config, wiring
+from daemon import config, edges, wiring
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, StateError, WorkerError
 from daemon.records import state_dir
@@ -61,9 +61,11 @@ def check_line(path: Path) -> dict[str, Any]:
     """What the line asks for, and what it gets. Raises clearline.Error."""
     settings = config.load(path)
     for camera in settings.cameras.values():
-        wiring.source(camera.url, path.parent)
-    models = {name: wiring.check_recipe(r) for name, r in settings.recipes.items()}
-    wiring.plc_road(settings)
+        edges.source(camera.url, path.parent)
+    hashed = wiring.configuration_hash(settings)
+    models = {name: wiring.read_recipe(r, hashed).model for name, r in settings.recipes.items()}
+    edges.plc_road(settings)
+    edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     said: dict[str, Any] = {
@@ -87,7 +89,7 @@ def check_line(path: Path) -> dict[str, Any]:
 def _measured(settings: Configuration, base: Path) -> dict[str, Any]:
     """Raises ConfigurationError where cameras ask for more than the machine gives."""
     pictures = {
-        name: _picture(wiring.source(camera.url, base), name)
+        name: _picture(edges.source(camera.url, base), name)
         for name, camera in settings.cameras.items()
     }
     _fits(settings, pictures)

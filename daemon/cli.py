@@ -217,6 +217,56 @@ def ledger(
             console.print_table(f"camera {camera}", counts)
 
 
+@app.command()
+def outbox(
+    state_dir: Annotated[Path, typer.Argument(help="A line's state folder.")],
+    requeue: Annotated[
+        str | None,
+        typer.Option(metavar="ID|all", help="Send a dead letter again, or all of them."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show which events wait, for whom and how long there is room, also while the line runs.
+
+    A dead letter is an event that its receiver refused for good: too large, or not allowed. Mend the
+    reason, then put it back with --requeue.
+    """
+    from daemon.records import outbox_report
+
+    if requeue is not None:
+        count = outbox_report.requeue(state_dir, outbox_report.letter(requeue))
+        console.remarks.print(f"{count} put back; the line sends them within seconds")
+    told = outbox_report.report(state_dir)
+    if json:
+        console.print_json(told)
+    else:
+        for title, rows in outbox_report.tables(told):
+            console.print_table(title, rows)
+
+
+@app.command()
+def reproduce(
+    event_id: Annotated[str, typer.Argument(help="Of a defect event: LINE/CAMERA/EPOCH/SEQUENCE.")],
+    config: Config,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Score a defect's stored frame again, and say whether the score is the same.
+
+    Exit code 1 where it is not.
+    """
+    from daemon.reproducing import reproduce_event
+
+    with console.working("loading torch"):
+        told = reproduce_event(event_id, config, device)
+    if json:
+        console.print_json(told)
+    else:
+        console.print_table(event_id, told)
+    if not told["same"]:
+        raise typer.Exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration."""
     try:

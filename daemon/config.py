@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from daemon.errors import ConfigurationError
+from daemon.records.outbox_file import KINDS, Kind
 from model.calibration import beside
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -25,6 +26,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 """A name that is also part of environment variables, which know no capitals."""
 ENVIRONMENT = "CLEARLINE_"
+CREDENTIAL_FILES = ("password_file", "ca_file", "cert_file", "key_file")
 NO_SETTINGS = frozenset({"CLEARLINE_DATA"})
 """Variables of ours that are not the configuration's: where tests find real surfaces."""
 
@@ -57,6 +59,8 @@ class CameraSettings(Section):
     """What the PLC calls it; its place in the file where none is named."""
     mm_per_px: float | None = Field(default=None, gt=0)
     """The camera's scale; without it events carry pixels only."""
+    line_scan: bool = False
+    """Its frames are strips of an endless web: a defect that goes on in the next one is one."""
 
 
 class WorkerSettings(Section):
@@ -88,30 +92,74 @@ class MqttSettings(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "MqttSettings":
-        if self.password_file is not None and self.username is None:
-            raise ValueError("password_file is of no use without username")
-        if self.cert_file is not None and self.ca_file is None:
-            raise ValueError("cert_file is of no use without ca_file")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
+        _credentials_go_together(self)
         if any(sign in self.base for sign in "+#") or self.base[0] == "$":
             raise ValueError("base must be a topic: without + and #, not beginning with $")
         return self
 
 
+class KafkaSettings(Section):
+    bootstrap: tuple[Annotated[str, Field(pattern=r"^[^\s:,/]+:\d{1,5}$")], ...] = ()
+    """Brokers, HOST:PORT; no Kafka where none is named."""
+    username: str | None = None
+    password_file: Path | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How the password is shown; PLAIN is readable without TLS."""
+    ca_file: Path | None = None
+    """Who signed the brokers' certificates: connections are TLS. Without it, they are not."""
+    cert_file: Path | None = None
+    """Who we are, with `key_file`, where brokers ask for it."""
+    key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "KafkaSettings":
+        _credentials_go_together(self)
+        return self
+
+
+def _credentials_go_together(said: "MqttSettings | KafkaSettings") -> None:
+    if said.password_file is not None and said.username is None:
+        raise ValueError("password_file is of no use without username")
+    if said.cert_file is not None and said.ca_file is None:
+        raise ValueError("cert_file is of no use without ca_file")
+    if (said.cert_file is None) != (said.key_file is None):
+        raise ValueError("cert_file and key_file go together")
+
+
 class OutboxSettings(Section):
     max_bytes: int = Field(default=1 << 30, ge=1 << 20)
     max_age_hours: float = Field(default=168.0, gt=0)
+    shed_first: tuple[Kind, ...] = KINDS
+    """What goes first where there is no room. Pictures give way before any event."""
+
+    @model_validator(mode="after")
+    def _is_an_order(self) -> "OutboxSettings":
+        if sorted(self.shed_first) != sorted(KINDS):
+            raise ValueError(f"shed_first must name each of {', '.join(KINDS)} once")
+        if self.shed_first[0] == "defect":
+            raise ValueError("shed_first must not begin with defect")
+        return self
 
 
 class EventSettings(Section):
     jsonl: Path | None = None
-    """A file of JSON lines; `events.jsonl` in the state folder where it is not named."""
+    """A file of JSON lines; `events.jsonl` in the state folder where neither it nor Kafka is
+    named."""
+    jsonl_max_bytes: int = Field(default=100 << 20, ge=1 << 16)
+    """A larger file is put by as NAME.1, an older one as NAME.2, …"""
+    jsonl_keep: int = Field(default=10, ge=1, le=1000)
+    """So many of those are kept."""
 
 
 class EvidenceSettings(Section):
     folder: Path | None = None
-    """Where a picture of every defect goes (image, heat map, outlines); none where not named."""
+    """Where pictures of every defect go; none are kept where it is not named."""
+    frames: Literal["png", "jpeg", "none"] = "png"
+    """The whole frame; as PNG it can be scored again (`clearline reproduce`)."""
+    crops: Literal["png", "jpeg", "none"] = "jpeg"
+    """Around the defect, with its heat map and outlines: what people look at."""
+    max_bytes: int = Field(default=10 << 30, ge=1 << 20)
+    max_age_hours: float = Field(default=720.0, gt=0)
 
 
 class LogSettings(Section):
@@ -138,6 +186,7 @@ class Configuration(BaseSettings):
     recipes: dict[Key, RecipeSettings] = Field(min_length=1)
     worker: WorkerSettings = WorkerSettings()
     mqtt: MqttSettings = MqttSettings()
+    kafka: KafkaSettings = KafkaSettings()
     outbox: OutboxSettings = OutboxSettings()
     events: EventSettings = EventSettings()
     evidence: EvidenceSettings = EvidenceSettings()
@@ -222,6 +271,10 @@ def _named(error: ValidationError, path: Path) -> ConfigurationError:
     return ConfigurationError(f"is wrong: {found['msg']}", file=path, key=key, value=value)
 
 
+def _files(said: MqttSettings | KafkaSettings) -> dict[str, Path | None]:
+    return {key: getattr(said, key) for key in CREDENTIAL_FILES}
+
+
 def _relative_to(folder: Path, configuration: Configuration) -> Configuration:
     def placed(path: Path | None) -> Path | None:
         return None if path is None else folder / path
@@ -238,13 +291,8 @@ def _relative_to(folder: Path, configuration: Configuration) -> Configuration:
             "state_dir": placed(configuration.state_dir),
             "recipes": recipes,
             "events": section(configuration.events, jsonl=configuration.events.jsonl),
-            "mqtt": section(
-                configuration.mqtt,
-                password_file=configuration.mqtt.password_file,
-                ca_file=configuration.mqtt.ca_file,
-                cert_file=configuration.mqtt.cert_file,
-                key_file=configuration.mqtt.key_file,
-            ),
+            "mqtt": section(configuration.mqtt, **_files(configuration.mqtt)),
+            "kafka": section(configuration.kafka, **_files(configuration.kafka)),
             "evidence": section(configuration.evidence, folder=configuration.evidence.folder),
         }
     )

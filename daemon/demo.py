@@ -22,7 +22,7 @@ from adapters.image_files import write_image
 from adapters.ports import Outcome, Verdict
 from adapters.sources.product import SimulatedProduct
 from adapters.url import CameraUrl
-from daemon import config, console, logs, wiring
+from daemon import config, console, edges, logs
 from daemon.config import LogSettings
 from daemon.deadlines import percentile
 from daemon.errors import StateError
@@ -206,4 +206,4 @@ def _result(counts: dict[str, Counts], truth: _Truth, calibration: Calibration) 
 
 
 def _product(index: int) -> SimulatedProduct:
-    return wiring.simulated_product(CameraUrl.parse(_camera_url(index, 1.0, 0)))
+    return edges.simulated_product(CameraUrl.parse(_camera_url(index, 1.0, 0)))

@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adapters.ports import Event, Exposure, FrameId, Reason
+from adapters.ports import Event, FrameId, Reason
 from daemon.records.ledger import Counts, Unrecorded
-from daemon.stations.judge import Finding
+from daemon.records.outbox_file import KINDS
+from daemon.records.outbox_losses import Shed
+from daemon.records.outbox_rescue import Damage
+from daemon.stations.chains import Chain
 from model.regions import Region
 
 SCHEMA_VERSION = 1
+MOST_REGIONS = 16
+"""In one event, the strongest; an event stays under 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,27 +24,42 @@ class Model:
     name: str
     hash: str
     """The first 8 digits of the bundle's."""
+    calibration_hash: str
+    """As many of the calibration's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     site: str
     name: str
+    configuration_hash: str
+    """8 digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something was said."""
+
+    wall_ns: int
+    order_ns: int
+    """The same, but always later than in any event before, also where the clock was set back: ids
+    are made of it, and never repeat."""
 
 
 def defect(
     line: Line,
-    exposure: Exposure,
-    finding: Finding,
+    chain: Chain,
     *,
     model: Model,
-    latency_ms: float,
     late: bool,
     mm_per_px: float | None,
+    line_scan: bool,
 ) -> Event:
     """`late`: it was found after the frame's verdict, which was `uninspected`."""
+    exposure, finding, regions = chain.exposure, chain.finding, chain.regions
     result, frame = finding.result, exposure.id
-    largest = max(result.regions, key=lambda r: r.area, default=None)
+    largest = max(regions, key=lambda r: r.area, default=None)
+    web_px = chain.web_row if line_scan else None
     data = {
         "verdict": "defect",
         "late": late,
@@ -49,27 +69,46 @@ def defect(
         "score": round(result.score, 6),
         "threshold": round(result.threshold, 6),
         "score_ratio": round(result.score / result.threshold, 3) if result.threshold else None,
-        "latency_ms": round(latency_ms, 1),
-        "region_count": len(result.regions),
+        "latency_ms": round((chain.decided_ns - exposure.exposed_ns) / 1e6, 1),
+        "plc_sent": chain.plc_sent,
+        "strips": chain.strips,
+        "last_sequence": chain.last_sequence,
+        "continues": chain.continues,
+        "region_count": len(regions),
         **_largest(largest, mm_per_px),
+        "web_position_mm": _scaled(web_px, mm_per_px),
+        "web_position_px": web_px,
         "model": model.name,
         "model_hash": model.hash,
+        "calibration_hash": model.calibration_hash,
+        "configuration_hash": line.configuration_hash,
         "image_ref": finding.image_ref,
-        "regions": [_region(region, mm_per_px) for region in result.regions],
+        "frame_ref": finding.frame_ref,
+        "regions": [_region(region, mm_per_px) for region in regions[:MOST_REGIONS]],
     }
-    return _event("defect", str(frame), line, frame.camera, exposure.wall_ns, data)
+    place = _sequence(frame.epoch, frame.sequence)
+    return _event("defect", str(frame), line, frame.camera, exposure.wall_ns, place, data)
 
 
 def camera(
-    line: Line, name: str, epoch: int, kind: str, wall_ns: int, data: Mapping[str, Any]
+    line: Line,
+    name: str,
+    epoch: int,
+    kind: str,
+    moment: Moment,
+    data: Mapping[str, Any],
+    *,
+    last: int = 0,
 ) -> Event:
-    """`kind`: up, down, gap, uninspected or set_aside; `data` says more."""
-    id_ = f"{line.name}/{name}/{epoch}/{kind}/{wall_ns}"
-    return _event("camera", id_, line, name, wall_ns, {"kind": kind, "epoch": epoch, **data})
+    """`kind`: up, down, gap, uninspected or set_aside; `data` says more. `last`: the sequence of
+    the last frame that it is about, 0 where it is about none."""
+    id_ = f"{line.name}/{name}/{epoch}/{kind}/{moment.order_ns}"
+    flat = {"kind": kind, "epoch": epoch, **data}
+    return _event("camera", id_, line, name, moment.wall_ns, _sequence(epoch, last), flat)
 
 
 def uninspected(
-    line: Line, first: FrameId, last: FrameId, reason: Reason, count: int, wall_ns: int
+    line: Line, first: FrameId, last: FrameId, reason: Reason, count: int, moment: Moment
 ) -> Event:
     """Frames in a row of one camera that were not judged, for one reason."""
     kind = "gap" if reason is Reason.CAMERA_GAP else "uninspected"
@@ -79,14 +118,16 @@ def uninspected(
         "last_sequence": last.sequence,
         "count": count,
     }
-    return camera(line, first.camera, first.epoch, kind, wall_ns, data)
+    return camera(line, first.camera, first.epoch, kind, moment, data, last=last.sequence)
 
 
-def of_line(line: Line, kind: str, run: int, wall_ns: int, data: Mapping[str, Any]) -> Event:
-    """`kind`: started, stopped, model_changed, alarm, unrecorded or summary; `run` counts the
-    daemon's starts."""
-    id_ = f"{line.name}/{run}/{kind}/{wall_ns}"
-    return _event("line", id_, line, line.name, wall_ns, {"kind": kind, "run": run, **data})
+def of_line(line: Line, kind: str, run: int, moment: Moment, data: Mapping[str, Any]) -> Event:
+    """`kind`: started, stopped, summary, model_changed, alarm, unrecorded, drift, shed or
+    outbox_replaced; `run` counts the daemon's starts."""
+    id_ = f"{line.name}/{run}/{kind}/{moment.order_ns}"
+    place = _sequence(run, moment.order_ns)
+    flat = {"kind": kind, "run": run, **data}
+    return _event("line", id_, line, line.name, moment.wall_ns, place, flat)
 
 
 def unrecorded(gap: Unrecorded) -> dict[str, Any]:
@@ -98,6 +139,35 @@ def unrecorded(gap: Unrecorded) -> dict[str, Any]:
         "last_epoch": gap.last[0],
         "last_sequence": gap.last[1],
         "count": gap.count,
+    }
+
+
+def shed(loss: Shed) -> dict[str, Any]:
+    events = {kind: loss.events[kind] for kind in KINDS}
+    return {
+        "since_ms": loss.since_ns // 1_000_000,
+        "events": events,
+        "pictures": 0,
+        "reason": loss.reason,
+    }
+
+
+def shed_pictures(since_ns: int, frames: int) -> dict[str, Any]:
+    """Of so many frames, since that moment of Unix time."""
+    return {
+        "since_ms": since_ns // 1_000_000,
+        "events": dict.fromkeys(KINDS, 0),
+        "pictures": frames,
+        "reason": "the disk is short of room, or pictures come too fast",
+    }
+
+
+def outbox_replaced(damage: Damage) -> dict[str, Any]:
+    return {
+        "file": damage.set_aside,
+        "problem": damage.problem,
+        "saved": damage.saved,
+        "lost": damage.lost_at_most,
     }
 
 
@@ -117,7 +187,13 @@ def summary(counts: Mapping[str, Counts]) -> dict[str, Any]:
 
 
 def _event(
-    kind: str, id_: str, line: Line, subject: str, wall_ns: int, data: Mapping[str, Any]
+    kind: str,
+    id_: str,
+    line: Line,
+    subject: str,
+    wall_ns: int,
+    sequence: str,
+    data: Mapping[str, Any],
 ) -> Event:
     flat = {
         "schema_version": SCHEMA_VERSION,
@@ -125,11 +201,11 @@ def _event(
         "event_time_ms": wall_ns // 1_000_000,
         "line": line.name,
     }
-    if subject != line.name or kind != "line":
+    if kind != "line":
         flat["camera"] = subject
     key = line.name if kind == "line" else f"{line.name}/{subject}"
-    type_ = _TYPES[kind]
-    return Event(id_, type_, f"/{line.site}/{key}", subject, key, wall_ns, flat | dict(data))
+    source = f"/{line.site}/{key}"
+    return Event(id_, _TYPES[kind], source, subject, key, wall_ns, flat | dict(data), sequence)
 
 
 _TYPES: Mapping[str, Any] = {
@@ -139,32 +215,37 @@ _TYPES: Mapping[str, Any] = {
 }
 
 
+def _sequence(major: int, minor: int) -> str:
+    """Orders as text."""
+    return f"{major:010d}-{minor:020d}"
+
+
 def _largest(region: Region | None, mm_per_px: float | None) -> dict[str, float | None]:
     """The largest region's size and middle, in millimetres where the camera has a scale."""
-    in_px: dict[str, float | None] = {"area": None, "x": None, "y": None}
+    area, x, y = None, None, None
     if region is not None:
-        x, y = region.x + region.width / 2, region.y + region.height / 2
-        in_px = {"area": region.area, "x": x, "y": y}
-    named: dict[str, float | None] = {}
-    for name, px in in_px.items():
-        power = 2 if name == "area" else 1
-        mm = None if px is None or mm_per_px is None else round(px * mm_per_px**power, 3)
-        named[f"max_region_{name}_mm{'2' if power == 2 else ''}"] = mm
-        named[f"max_region_{name}_px"] = px
-    return named
+        area, x, y = region.area, region.x + region.width / 2, region.y + region.height / 2
+    return {
+        "max_region_area_mm2": _scaled(area, mm_per_px, power=2),
+        "max_region_area_px": area,
+        "max_region_x_mm": _scaled(x, mm_per_px),
+        "max_region_x_px": x,
+        "max_region_y_mm": _scaled(y, mm_per_px),
+        "max_region_y_px": y,
+    }
 
 
 def _region(region: Region, mm_per_px: float | None) -> dict[str, Any]:
     box = {"x": region.x, "y": region.y, "w": region.width, "h": region.height}
-    scaled = {
-        f"{side}_mm": None if mm_per_px is None else round(value * mm_per_px, 3)
-        for side, value in box.items()
-    }
-    area_mm2 = None if mm_per_px is None else round(region.area * mm_per_px**2, 4)
     return {
-        **scaled,
-        **{f"{side}_px": value for side, value in box.items()},
-        "area_mm2": area_mm2,
+        **{f"{side}_mm": _scaled(px, mm_per_px) for side, px in box.items()},
+        **{f"{side}_px": px for side, px in box.items()},
+        "area_mm2": _scaled(region.area, mm_per_px, power=2),
         "area_px": region.area,
         "score": round(region.score, 6),
     }
+
+
+def _scaled(px: float | None, mm_per_px: float | None, *, power: int = 1) -> float | None:
+    """In millimetres to 3 digits, or their square to 4; None without a scale."""
+    return None if px is None or mm_per_px is None else round(px * mm_per_px**power, 2 + power)

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import structlog
 
-from adapters.ports import EventSink, Reason
+from adapters.ports import Reason
 from daemon import events
+from daemon.drift import DriftWatch
 from daemon.events import Line
 from daemon.plc import Plc
 from daemon.pulse import PERIOD_MS
@@ -47,9 +49,10 @@ class Parts:
     recipes: Recipes
     plc: Plc | None
     outbox: Outbox
-    drainer: Drain
-    sink: EventSink
+    drains: Mapping[str, Drain]
+    """One for each sink."""
     evidence: Evidence
+    drift: DriftWatch
     drain_seconds: float
 
 
@@ -68,14 +71,19 @@ class Service:
         self.parts = parts
         self._stopping = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._drainers: list[asyncio.Task[None]] = []
         self._started = False
+        self._pictures_said = 0
+        self._pictures_since_ns = time.time_ns()
 
     async def start(self) -> None:
         """What an earlier run left open is announced; then the worker, then the cameras."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
-        self._spawn("drainer", self.parts.drainer.run())
+        self._drainers = [
+            self._spawn(f"drain {name}", drain.run()) for name, drain in self.parts.drains.items()
+        ]
         if self.parts.plc is not None:
             self._spawn("plc", self.parts.plc.run())
             self._spawn("beat", self._every(PERIOD_MS / 1000, self.parts.plc.beat))
@@ -92,6 +100,7 @@ class Service:
         self._spawn("score", self.parts.score.run())
         self._spawn("runs", self._every(1, self.parts.publish.end_runs))
         self._spawn("summary", self._every(SUMMARY_SECONDS, self._summarise))
+        self._spawn("drift", self._every(SUMMARY_SECONDS, self._look_for_drift))
         # What stands now stands for good: the collector need not look at it again, which would
         # keep the loop for tens of milliseconds.
         gc.freeze()
@@ -126,22 +135,26 @@ class Service:
             closing.callback(parts.claim.close)
             closing.callback(parts.ring.close)
             closing.callback(parts.outbox.close)
-            closing.push_async_callback(parts.sink.close)
+            for drain in parts.drains.values():
+                closing.push_async_callback(drain.close)
             closing.callback(parts.evidence.close)
             for ingest in parts.ingests:
                 ingest.stop()
-            parts.publish.end_runs()
-            drainer = self._tasks.pop("drainer", None)
-            for task in self._tasks.values():
+            tasks = [task for task in self._tasks.values() if task not in self._drainers]
+            for task in tasks:
                 task.cancel()
-            ended = await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            parts.publish.finish()
+            self._tell_lost_pictures()
             if self._started:
                 self.parts.publish.of_line("stopped", self._counts())
-            if drainer is not None:
-                parts.drainer.finish()
-                await asyncio.wait({drainer}, timeout=parts.drain_seconds)
-                drainer.cancel()
-                ended += await asyncio.gather(drainer, return_exceptions=True)
+            if self._drainers:
+                for drain in parts.drains.values():
+                    drain.finish()
+                await asyncio.wait(self._drainers, timeout=parts.drain_seconds)
+                for task in self._drainers:
+                    task.cancel()
+                ended += await asyncio.gather(*self._drainers, return_exceptions=True)
             left = await asyncio.wrap_future(parts.outbox.depth())
             log.info("stopped", events_left=left)
         gc.unfreeze()
@@ -191,10 +204,24 @@ class Service:
 
     def _summarise(self) -> None:
         self.parts.publish.of_line("summary", self._counts())
+        self._tell_lost_pictures()
+
+    def _tell_lost_pictures(self) -> None:
+        lost = self.parts.evidence.left_out + self.parts.evidence.given_up
+        if lost > self._pictures_said:
+            said = events.shed_pictures(self._pictures_since_ns, lost - self._pictures_said)
+            self.parts.publish.of_line("shed", said)
+            self._pictures_said, self._pictures_since_ns = lost, time.time_ns()
+
+    def _look_for_drift(self) -> None:
+        for change in self.parts.drift.look():
+            log.warning("drift", **asdict(change))
+            self.parts.publish.of_line("drift", asdict(change))
 
     def _counts(self) -> dict[str, Any]:
         accounts = self.parts.ledger.accounts()
         return events.summary({account.camera: account.counts() for account in accounts})
 
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[name] = asyncio.create_task(work, name=name)
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._tasks[name] = asyncio.create_task(work, name=name)
+        return task

@@ -1,37 +1,34 @@
-"""Who is who: the only file that names concrete adapters and puts the parts together."""
+"""Who is who: puts the parts of a line together."""
 
 import contextlib
-import re
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from adapters.errors import SourceUrlError
-from adapters.ports import Frame, FrameSource, Pixels, VerdictSink
-from adapters.sinks.jsonl import JsonLinesSink
+from adapters.evidence_files import Provenance, file_hash
+from adapters.ports import Event, Frame, FrameSource, Pixels, VerdictSink
 from adapters.sinks.mqtt import MqttRoad
-from adapters.sinks.mqtt_link import MqttSettings, Tls
-from adapters.sources.product import SimulatedProduct
-from adapters.sources.replay import ReplaySource
-from adapters.sources.simulated import SimulatedSource
-from adapters.sources.zeromq import ZeroMqSource
-from adapters.url import CameraUrl
+from daemon import edges, events
 from daemon.config import Configuration, RecipeSettings
 from daemon.deadlines import Kind
-from daemon.errors import ConfigurationError
+from daemon.drift import DriftWatch
 from daemon.events import Line, Model
 from daemon.plc import Plc
 from daemon.pulse import PERIOD_MS, Pulse
 from daemon.recipes import Recipes, Switched
-from daemon.records import state_dir
+from daemon.records import outbox_report, state_dir
 from daemon.records.drain import Drain
-from daemon.records.evidence import Evidence
+from daemon.records.evidence import Evidence, References
 from daemon.records.ledger import Ledger
 from daemon.records.outbox import Outbox
+from daemon.records.outbox_losses import Shed
+from daemon.records.outbox_rescue import Damage
+from daemon.records.pictures import Keeping
 from daemon.records.reconcile import Disagreement, Reconciliation
 from daemon.service import Parts, Service
 from daemon.stations.admit import Admit
@@ -47,91 +44,41 @@ from daemon.worker.ring import Quota
 from daemon.worker.rooms import Room, make_ring
 from model import bundle as bundles
 from model import calibration as calibrations
+from model.calibration import Histogram
 
 log = structlog.get_logger()
 
 
-def source(url: str, base: Path) -> FrameSource:
-    """The camera behind a URL; paths in it are relative to `base`. Raises SourceUrlError."""
-    parsed = CameraUrl.parse(url)
-    kind = _SOURCES.get(parsed.scheme)
-    if kind is None:
-        raise SourceUrlError(
-            "is no kind of camera that is known here", key="url", value=url,
-            expected=" or ".join(f"{scheme}:…" for scheme in _SOURCES),
-        )  # fmt: skip
-    return kind(parsed, base)
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a recipe without torch."""
+
+    provenance: Provenance
+    histogram: Histogram
+
+    @property
+    def model(self) -> Model:
+        said = self.provenance
+        return Model(said.model, said.bundle[:8], said.calibration[:8])
 
 
-def _replay(url: CameraUrl, base: Path) -> FrameSource:
-    url.allow("fps", "loop")
-    fps, loop = url.number("fps", 10.0), url.flag("loop", default=False)
-    path = base / url.place
-    if not url.place or not path.exists():
-        raise SourceUrlError(
-            "does not exist", key="url", value=url.text, expected="replay:PATH of what to play back"
-        )
-    return ReplaySource(path, fps=fps, loop=loop)
+def read_recipe(recipe: RecipeSettings, configuration: str) -> Known:
+    """Reads all of its files. `configuration`: the hash of what is in effect.
 
-
-def _simulated(url: CameraUrl, base: Path) -> FrameSource:
-    url.allow(
-        "width", "height", "channels", "dtype", "seed", "defect_rate", "contrast", "strips", "fps",
-        "frames", "first",
-    )  # fmt: skip
-    return SimulatedSource(
-        simulated_product(url),
-        fps=url.number("fps", 10.0),
-        frames=url.whole("frames", 0),
-        first=url.whole("first", 0),
-    )
-
-
-def simulated_product(url: CameraUrl) -> SimulatedProduct:
-    """`simulated:woven?width=256&…`; the product checks its own values."""
-    return SimulatedProduct(
-        url.place,  # type: ignore[arg-type]
-        height=url.whole("height", 256),
-        width=url.whole("width", 256),
-        channels=url.whole("channels", 1),  # type: ignore[arg-type]
-        dtype=url.options.get("dtype", "uint8"),  # type: ignore[arg-type]
-        seed=url.whole("seed", 0),
-        defect_rate=url.number("defect_rate", 0.1),
-        contrast=url.number("contrast", 1.0),
-        strips=url.flag("strips", default=False),
-    )
-
-
-def _zeromq(url: CameraUrl, base: Path) -> FrameSource:
-    url.allow("socket", "bind")
-    socket = url.options.get("socket", "pull")
-    if socket not in ("pull", "sub"):
-        raise SourceUrlError(
-            f"is wrong (in {url.text})", key="socket", value=socket, expected="pull or sub"
-        )
-    transport = url.scheme.removeprefix("zmq+")
-    if transport == "tcp" and not re.fullmatch(r"[^:/]+:[1-9]\d{0,4}", url.place):
-        raise SourceUrlError(
-            "is no address", key="url", value=url.text, expected="zmq+tcp://HOST:PORT"
-        )
-    bind = url.flag("bind", default=False)
-    return ZeroMqSource(f"{transport}://{url.place}", socket, bind=bind)  # type: ignore[arg-type]
-
-
-_SOURCES: dict[str, Callable[[CameraUrl, Path], FrameSource]] = {
-    "replay": _replay,
-    "simulated": _simulated,
-    "zmq+ipc": _zeromq,
-    "zmq+tcp": _zeromq,
-}
-
-
-def check_recipe(recipe: RecipeSettings) -> Model:
-    """Reads all of the recipe's files, without torch. Raises BundleError, CalibrationError."""
+    Raises BundleError, CalibrationError.
+    """
     bundle = bundles.load(recipe.bundle)
-    calibration = calibrations.load(recipe.calibration_path)
-    calibration.require(bundle.hash, calibration.dtype, recipe.calibration_path)
-    return Model(recipe.bundle.stem, bundle.hash[:8])
+    file = recipe.calibration_path
+    calibration = calibrations.load(file)
+    calibration.require(bundle.hash, calibration.dtype, file)
+    name, dtype = recipe.bundle.stem, calibration.dtype
+    provenance = Provenance(name, bundle.hash, file_hash(file), configuration, dtype)
+    return Known(provenance, calibration.histogram)
+
+
+def configuration_hash(settings: Configuration) -> str:
+    """SHA-256 of all settings in effect, wherever they come from. Secrets are files, not in it."""
+    return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
 
 
 def build(
@@ -150,16 +97,19 @@ def _build(
     verdict_sinks: Sequence[VerdictSink],
     on_failure: contextlib.ExitStack,
 ) -> Service:
-    models = {name: check_recipe(recipe) for name, recipe in settings.recipes.items()}
+    hashed = configuration_hash(settings)
+    known = {name: read_recipe(recipe, hashed) for name, recipe in settings.recipes.items()}
+    models = {name: recipe.model for name, recipe in known.items()}
     for camera in settings.cameras.values():
-        source(camera.url, base)  # a mistake in a URL is one of the configuration
-    road = plc_road(settings)
+        edges.source(camera.url, base)  # a mistake in a URL is one of the configuration
+    road = edges.plc_road(settings)
+    event_sinks = edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
     claim = on_failure.enter_context(state_dir.claim(settings.state_dir))
     ledger = Ledger(settings.state_dir / "ledger")
-    line = Line(settings.site, settings.line)
+    line = Line(settings.site, settings.line, hashed[:8])
     places = {
-        name: Place(ledger.account(name), models, camera.mm_per_px)
+        name: Place(ledger.account(name), models, camera.mm_per_px, camera.line_scan)
         for name, camera in settings.cameras.items()
     }
 
@@ -172,6 +122,7 @@ def _build(
         first += room.slots
 
     def release(frame: Frame) -> None:
+        evidence.take(frame)
         quotas[frame.exposure.id.camera].release(frame.slot)
 
     def kind_of(frame: Frame) -> Kind:
@@ -184,19 +135,31 @@ def _build(
         return await WorkerHandle.start(ring, load_of(settings))
 
     outbox = Outbox(
-        settings.state_dir / "outbox.sqlite", settings.outbox.max_bytes,
-        settings.outbox.max_age_hours,
+        settings.state_dir / outbox_report.NAME, settings.outbox.max_bytes,
+        settings.outbox.max_age_hours, list(event_sinks), settings.outbox.shed_first,
     )  # fmt: skip
-    evidence = Evidence(settings.evidence.folder, settings.state_dir / "aside", ring)
-    sinks = list(verdict_sinks)
-    publish = Publish(line, ledger.next_epoch(), places, sinks, outbox)
+    keeping = Keeping(
+        settings.evidence.frames, settings.evidence.crops, settings.evidence.max_bytes,
+        settings.evidence.max_age_hours,
+    )  # fmt: skip
+    pictures = settings.evidence.folder
+    evidence = Evidence(
+        pictures, keeping, settings.state_dir / "aside", ring,
+        {name: recipe.provenance for name, recipe in known.items()},
+    )  # fmt: skip
+    if pictures is not None and state_dir.share_a_disk(pictures, settings.state_dir):
+        outbox.on_no_disk = evidence.give_way
+    drift = DriftWatch({name: recipe.histogram for name, recipe in known.items()})
+    sinks: list[VerdictSink] = [*verdict_sinks, drift]
+    connected = None if road is None else lambda: road.connected
+    publish = Publish(line, ledger.next_epoch(), places, sinks, outbox, connected)
+    outbox.losses.announce = partial(_lost, publish)
 
-    def picture(frame: Frame, result: Result) -> str | None:
-        return evidence.keep(frame, result.regions)
+    def keep(frame: Frame, result: Result) -> References | None:
+        return evidence.keep(frame, result, "" if score.worker is None else score.worker.device)
 
     def set_aside(frame: Frame, pixels: Pixels) -> None:
-        name = frame.exposure.id
-        publish.set_aside(name, evidence.set_aside(name, pixels))
+        publish.set_aside(frame.exposure.id, evidence.set_aside(frame, pixels))
 
     def switched(change: Switched) -> None:
         log.info("model changed", **asdict(change))
@@ -204,7 +167,7 @@ def _build(
         if plc is not None:
             plc.show()
 
-    judge = Judge(publish.verdict, publish.late_defect, picture)
+    judge = Judge(publish.verdict, publish.late_defect, keep)
     recipes = Recipes(
         models, {name: camera.recipe for name, camera in settings.cameras.items()}, switched
     )
@@ -224,7 +187,7 @@ def _build(
     plc = None if road is None else _plc(settings, road, ingests, score, judge, recipes, publish)
     if plc is not None:
         sinks.insert(0, plc)  # before all others: it is the gate that waits
-    sink = JsonLinesSink(settings.events.jsonl or settings.state_dir / "events.jsonl")
+    drains = {name: Drain(outbox, name, sink) for name, sink in event_sinks.items()}
     return Service(
         Parts(
             claim=claim,
@@ -238,9 +201,9 @@ def _build(
             recipes=recipes,
             plc=plc,
             outbox=outbox,
-            drainer=Drain(outbox, sink),
-            sink=sink,
+            drains=drains,
             evidence=evidence,
+            drift=drift,
             drain_seconds=settings.drain_seconds,
         )
     )
@@ -268,43 +231,11 @@ def _plc(
     return Plc(road, pulse, Reconciliation(settings.cameras), recipes, numbers, alarm)
 
 
-def plc_road(settings: Configuration) -> MqttRoad | None:
-    """None where there is no PLC. Raises UsageError where the road could not even be tried."""
-    mqtt = settings.mqtt
-    if mqtt.host is None:
-        return None
-    for key in ("ca_file", "cert_file", "key_file"):
-        file = getattr(mqtt, key)
-        if file is not None and not file.is_file():
-            raise ConfigurationError(
-                "does not exist", key=f"mqtt.{key}", value=str(file), expected="a PEM file"
-            )
-    tls = None if mqtt.ca_file is None else Tls(mqtt.ca_file, mqtt.cert_file, mqtt.key_file)
-    return MqttRoad(
-        MqttSettings(
-            host=mqtt.host,
-            port=mqtt.port,
-            base=mqtt.base.rstrip("/"),
-            client_id=f"clearline-{settings.site}-{settings.line}",
-            username=mqtt.username,
-            password=None if mqtt.password_file is None else _secret(mqtt.password_file),
-            tls=tls,
-            byte_order=mqtt.byte_order,
-            json=mqtt.verdicts_as_json,
-            parts_from_plc=mqtt.parts_from_plc,
-        ),
-        settings.camera_numbers(),
-    )
-
-
-def _secret(file: Path) -> str:
-    """The first line of a file that only the service should be able to read."""
-    try:
-        return file.read_text().splitlines()[0]
-    except (OSError, UnicodeDecodeError, IndexError) as error:
-        raise ConfigurationError(
-            "cannot be read", file=file, key="mqtt.password_file", expected="a line with the secret"
-        ) from error
+def _lost(publish: Publish, loss: Shed | Damage) -> Event:
+    """Outbox's thread."""
+    if isinstance(loss, Shed):
+        return publish.line_event("shed", events.shed(loss))
+    return publish.line_event("outbox_replaced", events.outbox_replaced(loss))
 
 
 def load_of(settings: Configuration) -> Load:
@@ -316,4 +247,4 @@ def load_of(settings: Configuration) -> Load:
 
 
 def _maker(url: str, base: Path) -> Callable[[], FrameSource]:
-    return lambda: source(url, base)
+    return lambda: edges.source(url, base)

@@ -41,4 +41,22 @@ if [ "$kind" = dev ]; then  # the real parts that tests talk to
     [ -x /usr/sbin/mosquitto ] || system_packages mosquitto
     command -v faketime >/dev/null || system_packages faketime
     command -v openssl >/dev/null || system_packages openssl
+    command -v mvn >/dev/null || system_packages maven
+    command -v java >/dev/null || system_packages openjdk-17-jre-headless
+    kafka=.venv/kafka pom=tests/plant/kafka-pom.xml
+    if ! cmp -s "$pom" "$kafka/pom.xml"; then
+        rm -rf "$kafka"
+        mvn -q -B -f "$pom" dependency:copy-dependencies -DoutputDirectory="$PWD/$kafka/lib"
+        cp "$pom" "$kafka/pom.xml"  # last: it says that all of its jars are there
+    fi
+    # AsyncAPI's own validator. No package runs code of its own when it is installed.
+    node=.venv/node npm_lock=tests/plant/asyncapi/package-lock.json
+    if ! cmp -s "$npm_lock" "$node/installed.json"; then
+        rm -rf "$node"
+        mkdir "$node"
+        cp tests/plant/asyncapi/package*.json "$node"
+        PATH=$PWD/.venv/bin:$PATH npm ci --prefix "$node" --ignore-scripts --no-audit --no-fund \
+            --loglevel=error >/dev/null
+        cp "$npm_lock" "$node/installed.json"  # last, as above
+    fi
 fi

@@ -1,6 +1,7 @@
 """What a person looks at: the image, its heat map, and the regions outlined, side by side."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -16,6 +17,10 @@ HEAT_STEP = 4
 
 Bytes = NDArray[np.uint8]
 GAP = 4
+MARGIN, LEAST_SIDE = 32, 192
+"""Pixels: what a crop shows around its regions, and how much it shows at least."""
+MOST_OF = 0.5
+"""A crop that would be more than this share of the picture is the picture."""
 RED = (255, 40, 40)
 
 
@@ -56,6 +61,34 @@ def side_by_side(pixels: NDArray[Any], heat_map: Bytes, regions: Sequence[Region
     axis = 0 if width > 2 * height else 1
     spacer = np.full((GAP, width, 3) if axis == 0 else (height, GAP, 3), 255, np.uint8)
     return np.concatenate((image, spacer, overlay, spacer, outlined), axis=axis)
+
+
+def cut_out(
+    pixels: NDArray[Any], heat_map: Bytes, regions: Sequence[Region]
+) -> tuple[NDArray[Any], Bytes, Sequence[Region]]:
+    """(H, W, C), (H/4, W/4) -> the same around all regions, which are moved with it; views.
+
+    The whole picture where they lie all over it.
+    """
+    height, width = pixels.shape[:2]
+    if not regions:
+        return pixels, heat_map, regions
+    top, bottom = _span([(r.y, r.y + r.height) for r in regions], height)
+    left, right = _span([(r.x, r.x + r.width) for r in regions], width)
+    if (bottom - top) * (right - left) > MOST_OF * height * width:
+        return pixels, heat_map, regions
+    rows = slice(top // HEAT_STEP, -(-bottom // HEAT_STEP))
+    columns = slice(left // HEAT_STEP, -(-right // HEAT_STEP))
+    moved = [replace(r, x=r.x - left, y=r.y - top) for r in regions]
+    return pixels[top:bottom, left:right], heat_map[rows, columns], moved
+
+
+def _span(sides: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:
+    """From the first to the last, with what is shown around; on whole steps of the heat map."""
+    first, last = min(a for a, _ in sides), max(b for _, b in sides)
+    spare = max(MARGIN, -(-(LEAST_SIDE - (last - first)) // 2))
+    begin = max(0, first - spare) // HEAT_STEP * HEAT_STEP
+    return begin, min(size, -(-(last + spare) // HEAT_STEP) * HEAT_STEP)
 
 
 def _rgb(pixels: NDArray[Any]) -> Bytes:

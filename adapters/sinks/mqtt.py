@@ -45,7 +45,8 @@ class MqttRoad:
         self._part = f"{settings.base}/from/part"
         self._line = f"{settings.base}/from/line"
         self._state_topic = f"{settings.base}/state"
-        self._connected = False
+        self.connected = False
+        """Whether what is told now leaves."""
         self._up_since = math.inf
         self._wake = asyncio.Event()
         self._verdicts: deque[tuple[Verdict, int]] = deque()
@@ -78,7 +79,7 @@ class MqttRoad:
     def tell(self, verdict: Verdict) -> None:
         camera = verdict.exposure.id.camera
         self._msg_no[camera] += 1
-        if not self._connected:
+        if not self.connected:
             self.unsent += 1
             return
         if len(self._verdicts) == WAITING:
@@ -93,7 +94,7 @@ class MqttRoad:
 
     def beat(self, beat: Beat) -> None:
         self._error = beat.state is MachineState.ERROR
-        if self._connected:
+        if self.connected:
             self._beat = beat
             self._wake.set()
 
@@ -128,7 +129,7 @@ class MqttRoad:
         )
         try:
             await link.open()
-            self._connected = True
+            self.connected = True
             self._up_since = time.monotonic()
             self._state_said = b""
             self.connections += 1
@@ -139,7 +140,7 @@ class MqttRoad:
                 await self._say_goodbye(link)
                 raise
         finally:
-            self._connected = False
+            self.connected = False
             self._beat = None
             self.unsent += len(self._verdicts)
             self._verdicts.clear()

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import structlog
@@ -23,6 +22,7 @@ import structlog
 import clearline
 from adapters.errors import SinkError
 from adapters.sinks.plc_messages import ByteOrder
+from adapters.tls import Tls as Tls
 
 if TYPE_CHECKING:
     import paho.mqtt.client as paho
@@ -34,15 +34,6 @@ KEEPALIVE_S = 1
 TICK_S = 0.1
 CONNECT_S = 2.0
 PUBLISH_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files: whom we trust, and, where the broker asks for it, who we are."""
-
-    ca: Path
-    cert: Path | None = None
-    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

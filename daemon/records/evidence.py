@@ -1,95 +1,186 @@
-"""Evidence: a picture of every defect, and of every frame that killed two workers.
+"""Evidence: pictures of every defect, and of every frame that killed two workers.
 
-They are encoded and written by a thread of its own. The loop only copies the frame and its heat map
-out of the ring. Where the thread cannot follow, pictures are left out and counted: a verdict never
-waits for one.
+Before a verdict is told only room is reserved; the copy out of the ring is made when the frame's
+slot is given back; and a thread of its own draws, encodes, writes and tidies the folder. Where it
+cannot follow, pictures are left out and counted: a verdict never waits for one.
 """
 
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from adapters.image_files import write_image
-from adapters.ports import Frame, FrameId, Pixels
+from adapters.evidence_files import Provenance, stem
+from adapters.ports import Frame, Pixels
+from daemon.records.buffers import Buffers
+from daemon.records.folder_limit import FolderLimit, remove_unfinished
+from daemon.records.pictures import Keeping, Waiting, files_of, room_for, write
+from daemon.worker.protocol import Result
 from daemon.worker.ring import Ring
-from model.picture import side_by_side
-from model.regions import Region
 
-WAITING = 32  # pictures between loop and thread
+WAITING, WAITING_BYTES = 64, 256 << 20
+"""Frames between loop and thread."""
 MOST_ASIDE = 100
 """Frames set aside in a run: a camera that sends nothing else must not fill the disk."""
+PAUSE_SECONDS = 60.0
+"""How long nothing is kept after room was asked for."""
+TIDY_SECONDS = 60.0
+"""Pictures grow old also where no new ones come."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    path: Path
-    pixels: NDArray[Any]
-    heat: NDArray[Any] | None
-    """None: the picture as the camera gave it."""
-    regions: Sequence[Region] = ()
+class References:
+    """Addresses of pictures that will be there soon; None where that kind is not kept."""
+
+    image: str | None
+    """What a person looks at."""
+    frame: str | None
+    """The whole frame, as scored."""
 
 
 class Evidence:
-    def __init__(self, folder: Path | None, aside: Path, ring: Ring) -> None:
-        """Defects go into `folder`, where there is one; frames set aside into `aside`."""
-        self._folder, self._aside, self._ring = folder, aside, ring
+    def __init__(
+        self,
+        folder: Path | None,
+        keeping: Keeping,
+        aside: Path,
+        ring: Ring,
+        provenance: Mapping[str, Provenance],
+    ) -> None:
+        """Defects go into `folder`, where there is one; frames set aside into `aside`.
+        `provenance`: who judges, by recipe."""
+        self._folder, self._keeping, self._aside = folder, keeping, aside
+        self._ring, self._provenance = ring, provenance
+        # Without a folder it is never told of a file, and so deletes none.
+        self._limit = FolderLimit(folder or aside, keeping.max_bytes, keeping.max_age_hours)
+        self._buffers = Buffers(WAITING, WAITING_BYTES)
+        self._reserved: dict[int, Waiting] = {}  # by slot
+        self._lock = threading.Lock()
         self.left_out = 0
+        """Frames whose pictures were never written, or not all of them."""
+        self.given_up = 0
+        """Frames whose pictures were deleted before their time, for want of room."""
         self._asides = 0
-        self._queue: queue.Queue[_Picture | None] = queue.Queue(WAITING)
+        self._nothing_until = 0.0  # monotonic
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
         self._thread.start()
 
-    def keep(self, frame: Frame, regions: Sequence[Region]) -> str | None:
-        """A defect's picture's future address, or None where it is left out. Event loop."""
-        if self._folder is None:
+    def keep(self, frame: Frame, result: Result, device: str) -> References | None:
+        """Reserves room for a defect's pictures: `take` must follow before the frame's slot is used
+        again. None: they are left out. Costs microseconds. Event loop."""
+        self._drop(self._reserved.pop(frame.slot, None))
+        files = {} if self._folder is None else files_of(frame, self._keeping, self._folder)
+        if not files:
             return None
-        slot = self._ring.slots[frame.slot]
-        height, width = frame.format.height, frame.format.width
-        pixels = self._ring.pixels(slot.pixels, frame.format).copy()
-        heat = self._ring.heat(slot.heat, height, width).copy()
-        path = self._folder / _name(frame.exposure.id)
-        return self._put(_Picture(path, pixels, heat, regions))
+        buffer = None if self._paused() else self._buffers.lend(room_for(frame))
+        if buffer is None:
+            self._leave_out()
+            return None
+        provenance = self._provenance[frame.recipe]
+        self._reserved[frame.slot] = Waiting(frame, result, device, provenance, files, buffer)
+        addresses = {kind: path.absolute().as_uri() for kind, path in files.items()}
+        return References(addresses.get("crop"), addresses.get("frame"))
 
-    def set_aside(self, frame: FrameId, pixels: Pixels) -> str | None:
-        """The raw picture, bit by bit. Event loop."""
+    def take(self, frame: Frame) -> None:
+        """The frame's slot is about to be given back: copy what was reserved. Event loop."""
+        waiting = self._reserved.pop(frame.slot, None)
+        if waiting is None:
+            return
+        if waiting.frame.exposure.id != frame.exposure.id:
+            self._drop(waiting)
+            return
+        slot, form = self._ring.slots[frame.slot], frame.format
+        np.copyto(waiting.pixels, self._ring.pixels(slot.pixels, form))
+        np.copyto(waiting.heat, self._ring.heat(slot.heat, form.height, form.width))
+        self._queue.put(partial(self._write, waiting))
+
+    def set_aside(self, frame: Frame, pixels: Pixels) -> str | None:
+        """The raw picture, bit by bit. Its address, or None where it is left out. Event loop."""
         self._asides += 1
-        if self._asides > MOST_ASIDE:
-            self.left_out += 1
+        fits = self._asides <= MOST_ASIDE and not self._paused()
+        buffer = self._buffers.lend(room_for(frame)) if fits else None
+        if buffer is None:
+            self._leave_out()
             return None
-        return self._put(_Picture(self._aside / _name(frame), pixels, None))
+        path = self._aside / f"{stem(frame.exposure.id)}.png"
+        provenance = self._provenance[frame.recipe]
+        waiting = Waiting(frame, None, None, provenance, {"frame": path}, buffer)
+        np.copyto(waiting.pixels, pixels)
+        self._queue.put(partial(self._write, waiting))
+        return path.absolute().as_uri()
+
+    def give_way(self) -> None:
+        """The disk is short: delete the oldest pictures, and keep none for a minute. Returns at
+        once. From any thread."""
+        self._nothing_until = time.monotonic() + PAUSE_SECONDS
+        self._queue.put(self._give_up)
 
     def close(self) -> None:
         """Writes what waits, then ends. Blocks until done."""
         self._queue.put(None)
         self._thread.join()
 
-    def _put(self, picture: _Picture) -> str | None:
-        try:
-            self._queue.put_nowait(picture)
-        except queue.Full:
+    def _paused(self) -> bool:
+        return time.monotonic() < self._nothing_until
+
+    def _drop(self, waiting: Waiting | None) -> None:
+        """A frame that never came to `take`: what stands in its slot now is another's picture."""
+        if waiting is not None:
+            self._buffers.give_back(waiting.buffer)
+            self._leave_out()
+
+    def _leave_out(self) -> None:
+        with self._lock:
             self.left_out += 1
-            return None
-        return picture.path.absolute().as_uri()
 
     def _run(self) -> None:
-        while (picture := self._queue.get()) is not None:
+        self._try(self._begin)
+        tidy_at = time.monotonic() + TIDY_SECONDS
+        while True:
             try:
-                drawn = picture.pixels
-                if picture.heat is not None:
-                    drawn = side_by_side(drawn, picture.heat, picture.regions)
-                write_image(picture.path, drawn)
-            except Exception as error:  # noqa: BLE001 (one picture must not cost the others)
-                self.left_out += 1
-                log.warning("evidence left out", problem=str(error), in_all=self.left_out)
+                work = self._queue.get(timeout=max(0.0, tidy_at - time.monotonic()))
+            except queue.Empty:
+                work, tidy_at = self._limit.enforce, time.monotonic() + TIDY_SECONDS
+            if work is None:
+                return
+            self._try(work)
 
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 (nothing may cost the pictures to come)
+            log.warning("evidence", problem=str(error), left_out=self.left_out)
 
-def _name(frame: FrameId) -> str:
-    return f"{frame.camera}-{frame.epoch}-{frame.sequence:08d}.png"
+    def _begin(self) -> None:
+        remove_unfinished(self._aside)
+        if self._folder is not None:
+            self._limit.look()
+
+    def _write(self, waiting: Waiting) -> None:
+        whole = False
+        try:
+            if not self._paused():
+                for path in write(waiting):
+                    if waiting.result is not None:
+                        self._limit.wrote(path)
+                whole = True
+        finally:
+            self._buffers.give_back(waiting.buffer)
+            if not whole:
+                self._leave_out()
+        self._limit.enforce()
+        self._buffers.make_ready(waiting.buffer.size)
+
+    def _give_up(self) -> None:
+        frames = self._limit.give_up()
+        self.given_up += frames
+        log.warning("evidence given up: the disk is short", frames=frames)

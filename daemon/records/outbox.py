@@ -1,45 +1,47 @@
-"""The outbox: events on disk from their commit until the far end has them.
+"""The outbox: events on disk from their commit until every sink has them.
 
-SQLite in one thread with one connection, WAL and synchronous=FULL: what is committed outlives a
-kill and a power cut. Commits are in groups, since each costs an fsync of some milliseconds.
+One thread with one connection. Commits are in groups, since each costs an fsync of some
+milliseconds: what came in, what was acknowledged and what has to go for it is one transaction.
+While the disk takes nothing, events wait in memory and are tried again each second.
 """
 
 import contextlib
-import itertools
 import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import structlog
 
-from adapters.ports import Event
+from adapters.ports import Event, Refusal
 from daemon.errors import StateError
+from daemon.records import outbox_rescue
+from daemon.records.outbox_file import (
+    KINDS,
+    Kind,
+    damaged,
+    decode,
+    encode,
+    kind_of,
+)
+from daemon.records.outbox_losses import Losses
+from daemon.records.outbox_rescue import Damage, Mark
+from daemon.records.outbox_room import Put, fitting
 
 GROUP = 256  # events in a commit at most
-PAGE_BYTES = 4096
-APPLICATION_ID = 0x434C5231  # "CLR1", in the file's header
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,
-    body BLOB NOT NULL
-)
-"""
+MOST_IN_MEMORY = 4096  # events, for a disk that takes nothing
+RETRY_SECONDS = 1.0
+EXPIRE_SECONDS = 60.0
 
 log = structlog.get_logger()
 T = TypeVar("T")
-Work = Event | Callable[[], None] | None
-"""What the thread is given: an event to store, a question to answer, or None to end."""
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Event).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,53 +50,98 @@ class Stored:
     event: Event
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Acknowledge:
+    sink: str
+    up_to: int
+    refused: Sequence[Refusal]
+    done: "Future[None]"
+
+
+_Work = Put | _Acknowledge | Callable[[], None] | None
+"""What the thread is given: something to write, a question to answer, or None to end."""
+
+
 class Outbox:
-    def __init__(self, path: Path, max_bytes: int, max_age_hours: float) -> None:
-        """Raises StateError where the file cannot be opened or is no database."""
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        max_age_hours: float,
+        sinks: Sequence[str],
+        shed_first: Sequence[Kind] = KINDS,
+    ) -> None:
+        """`shed_first`: every kind, what goes first when there is no room first.
+
+        Raises StateError where the file cannot be opened or is not ours.
+        """
         self.path = path
-        self.shed = 0
-        """Events that found no room, or outlived their time: counted, and said in the log."""
-        self.on_commit: Callable[[], None] = lambda: None
-        """Called from the outbox's thread after each commit."""
-        self._pages, self._age = max_bytes // PAGE_BYTES, max_age_hours * 3600
-        self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.losses = Losses()
+        self.on_commit: list[Callable[[], None]] = []
+        """Called from the outbox's thread after each commit of events."""
+        self.on_no_disk: Callable[[], None] = lambda: None
+        """Called from the outbox's thread each second in which the disk takes nothing."""
+        self._max_bytes, self._age_s = max_bytes, max_age_hours * 3600
+        self._shed_first = tuple(shed_first)
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._pending: list[Put | _Acknowledge] = []
+        """Not committed yet; longer than for a round only while the disk takes nothing."""
+        self._tried_s = self._expired_s = -EXPIRE_SECONDS
         self._closed = False
         opened: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(opened,), name="outbox")
+        self._thread = threading.Thread(target=self._run, args=(opened, sinks), name="outbox")
         self._thread.start()
         try:
             opened.result()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
+            problem = error.strerror if isinstance(error, OSError) else error
             raise StateError(
-                f"cannot be used: {error}", file=path, expected="an outbox in a writable folder"
+                f"cannot be used: {problem}", file=path, expected="an outbox in a writable folder"
             ) from error
 
     def put(self, event: Event) -> None:
         """From any thread; never waits. Durable once `on_commit` was called."""
-        if self._closed:
-            self._shed(1, "came after the outbox was closed")
-            return
-        self._work.put(event)
+        self._write(event, None)
 
     def store(self, event: Event) -> Future[bool]:
         """As `put`, with the answer whether it is durable now. From any thread."""
-        return self._ask(lambda: self._insert([event]))
+        durable: Future[bool] = Future()
+        self._write(event, durable)
+        return durable
 
-    def oldest(self, limit: int) -> Future[list[Stored]]:
-        return self._ask(lambda: self._select(limit))
+    def after(self, sink: str, seq: int | None, limit: int) -> Future[list[Stored]]:
+        """The sink's next events: those behind `seq`, or behind what it acknowledged (None)."""
+        return self._ask(lambda: self._read(sink, seq, limit))
 
-    def acknowledge(self, up_to: int) -> Future[int]:
-        """Forget what the far end has: everything up to this sequence number."""
-        return self._ask(lambda: self._delete("seq <= ?", up_to))
+    def acknowledge(self, sink: str, up_to: int, refused: Sequence[Refusal] = ()) -> Future[None]:
+        """The sink has everything up to this number; what it refused becomes dead letters."""
+        done: Future[None] = Future()
+        self._work.put(_Acknowledge(sink, up_to, refused, done))
+        return done
 
     def depth(self) -> Future[int]:
-        return self._ask(lambda: int(self._db.execute("SELECT count(*) FROM events").fetchone()[0]))
+        """Events that some sink does not have yet, on the disk or on their way there."""
+        return self._ask(lambda: self._file.depth() + len(self._puts()))
 
     def close(self) -> None:
         """Commits what was put, then closes. Blocks until done."""
         self._closed = True
         self._work.put(None)
         self._thread.join()
+
+    def _write(self, event: Event, durable: "Future[bool] | None") -> None:
+        kind = kind_of(event)
+        try:
+            put = Put(kind, encode(event), durable)
+        except (TypeError, ValueError) as error:
+            self._ask(partial(self.losses.shed, Counter({kind: 1}), f"{event.id}: {error}"))
+            _tell(durable, False)
+            return
+        if self._closed:
+            self.losses.shed(Counter({kind: 1}), "came after the end")
+            _tell(durable, False)
+            return
+        self._work.put(put)
 
     def _ask(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -110,83 +157,149 @@ class Outbox:
         self._work.put(answer)
         return future
 
-    def _run(self, opened: "Future[None]") -> None:
-        """The thread: events in groups, and between them what others ask."""
+    # From here on: the outbox's thread.
+
+    def _run(self, opened: "Future[None]", sinks: Sequence[str]) -> None:
         try:
-            self._db = sqlite3.connect(self.path, isolation_level=None)
-            self._claim()
-            for pragma in (
-                f"page_size = {PAGE_BYTES}",
-                "journal_mode = WAL",
-                "synchronous = FULL",
-                f"max_page_count = {self._pages}",
-            ):
-                self._db.execute(f"PRAGMA {pragma}").fetchall()
-            self._db.execute(SCHEMA)
-        except sqlite3.Error as error:
+            self._mark = Mark(self.path.with_name(f"{self.path.name}.mark"))
+            self._open(sinks, anew=False, problem="")
+        except (StateError, sqlite3.Error, OSError) as error:
             opened.set_exception(error)
             return
+        # Ages are counted on a clock that neither goes back nor jumps while we run: where the wall
+        # clock is set right an hour after the boot, everything would look years old.
+        self._clock_s = max(time.time(), self._file.newest()) - time.monotonic()
         opened.set_result(None)
         closing = False
         while not closing:
-            work = [self._work.get(), *self._more(GROUP - 1)]
-            for are_events, items in itertools.groupby(work, lambda w: isinstance(w, Event)):
-                if are_events:
-                    self._insert([item for item in items if isinstance(item, Event)])
-                    continue
-                for item in items:
-                    if callable(item):
-                        item()
-                    closing = closing or item is None
-        self._db.close()
+            work = list(self._next())
+            closing = None in work
+            self._pending += [w for w in work if isinstance(w, Put | _Acknowledge)]
+            if closing or time.monotonic() - self._tried_s >= RETRY_SECONDS:
+                self._commit(last=closing)
+            self._bound_memory()
+            for question in work:
+                if callable(question):
+                    question()
+        self._file.close()
+        self._mark.close()
+        if puts := self._puts():
+            self.losses.shed(Counter(put.kind for put in puts), "no disk until the end")
 
-    def _claim(self) -> None:
-        """A new file becomes ours; one that another program made is not touched."""
-        (owner,) = self._db.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if owner != APPLICATION_ID and (owner or tables):
-            raise sqlite3.DatabaseError("it is another program's database")
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    def _open(self, sinks: Sequence[str], *, anew: bool, problem: str) -> None:
+        """`anew`: the file is known to be damaged, by this problem."""
+        damage: Damage | None
+        if anew:
+            self._file, damage = outbox_rescue.replaced(
+                self.path, self._max_bytes, self._mark, problem
+            )
+        else:
+            self._file, damage = outbox_rescue.opened(self.path, self._max_bytes, self._mark)
+        with self._file.transaction():
+            self._file.keep_sinks(sinks)
+        self._sinks = sinks
+        if damage is not None:
+            self.losses.damaged(damage)
 
-    def _more(self, limit: int) -> Iterator[Work]:
-        """What else is waiting already."""
+    def _next(self) -> Iterator[_Work]:
+        """What waits, of one round; all of it goes into one commit."""
         with contextlib.suppress(queue.Empty):
-            for _ in range(limit):
+            yield self._work.get(timeout=RETRY_SECONDS if self._pending else EXPIRE_SECONDS)
+            for _ in range(GROUP - 1):
                 yield self._work.get_nowait()
 
-    def _insert(self, events: Sequence[Event]) -> bool:
-        """One commit. Where there is no room the events are shed, counted and said: False."""
-        now = time.time()
-        rows = [(now, body) for body in map(self._encoded, events) if body is not None]
+    def _commit(self, *, last: bool) -> None:
+        """One transaction of all that is pending. Where it fails, all of it stays pending."""
+        said = [Put(kind_of(e), encode(e)) for e in self.losses.to_say(now=last)]
+        expires = time.monotonic() - self._expired_s >= EXPIRE_SECONDS
+        if not (self._pending or said or expires):
+            return
+        puts = self._puts()
+        now = self._clock_s + time.monotonic()
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO events (at, body) VALUES (?, ?)", rows)
-            outlived = self._delete("at < ?", now - self._age)
-            self._db.execute("COMMIT")
+            with self._file.transaction():
+                for told in self._pending:
+                    if isinstance(told, _Acknowledge):
+                        self._acknowledge(told, now)
+                outlived = self._file.expire(now - self._age_s) if expires else Counter[Kind]()
+                kept, shed = fitting([*puts, *said], self._file, self._shed_first)
+                self._file.insert([(now, put.kind, None, put.body) for put in kept])
+                last_seq = self._file.last_seq()
         except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            self._shed(len(rows), str(error))
-            return False
-        if outlived:
-            self._shed(outlived, "outlived their time")
-        self.on_commit()
-        return len(rows) == len(events)
+            self._failed(error)
+            return
+        self._mark.seq = last_seq
+        self._tried_s = -RETRY_SECONDS
+        if expires:
+            self._expired_s = time.monotonic()
+        if said and said[-1] in kept:
+            self.losses.said()
+        shed.subtract(put.kind for put in said if put not in kept)  # it is said later
+        for lost, reason in ((+shed, "no room"), (outlived, "outlived their time")):
+            if lost:
+                self.losses.shed(lost, reason)
+        written = set(kept)
+        pending, self._pending = self._pending, []
+        for one in pending:
+            if isinstance(one, Put):
+                _tell(one.durable, one in written)
+            else:
+                _tell(one.done, None)
+        if kept:
+            for committed in tuple(self.on_commit):
+                committed()
 
-    def _encoded(self, event: Event) -> bytes | None:
+    def _acknowledge(self, told: _Acknowledge, now: float) -> None:
+        for refusal in told.refused:
+            event = refusal.event
+            self._file.bury(now, kind_of(event), told.sink, refusal.reason, encode(event))
+        self._file.advance(told.sink, told.up_to)
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        self._tried_s = time.monotonic()
+        log.error("outbox not written", problem=str(error), events_in_memory=len(self._puts()))
+        closed = isinstance(error, sqlite3.ProgrammingError)  # the last replacement failed
+        if damaged(error) or closed:
+            self._reopen(str(error), anew=not closed)
+        else:
+            self.on_no_disk()
+        for write in self._pending:
+            if isinstance(write, Put):
+                _tell(write.durable, False)
+
+    def _reopen(self, problem: str, *, anew: bool) -> None:
+        self._file.close()
         try:
-            return _encode(event)
-        except (TypeError, ValueError) as error:
-            self._shed(1, f"cannot be written as JSON: {error}")
-            return None
+            self._open(self._sinks, anew=anew, problem=problem)
+        except (StateError, sqlite3.Error, OSError) as error:
+            log.error("outbox not replaced", problem=str(error))
 
-    def _shed(self, events: int, reason: str) -> None:
-        self.shed += events
-        log.warning("events shed", reason=reason, events=events, in_all=self.shed)
+    def _puts(self) -> list[Put]:
+        return [write for write in self._pending if isinstance(write, Put)]
 
-    def _select(self, limit: int) -> list[Stored]:
-        rows = self._db.execute("SELECT seq, body FROM events ORDER BY seq LIMIT ?", (limit,))
-        return [Stored(seq, _decode(body)) for seq, body in rows]
+    def _bound_memory(self) -> None:
+        while len(puts := self._puts()) > MOST_IN_MEMORY:
+            least = min(reversed(puts), key=lambda put: self._shed_first.index(put.kind))
+            self._pending.remove(least)
+            self.losses.shed(Counter({least.kind: 1}), "no disk")
 
-    def _delete(self, where: str, value: float) -> int:
-        return self._db.execute(f"DELETE FROM events WHERE {where}", (value,)).rowcount
+    def _read(self, sink: str, seq: int | None, limit: int) -> list[Stored]:
+        try:
+            after = self._file.cursors()[sink] if seq is None else seq
+            rows, torn = self._file.rows(after, sink, limit)
+            if torn:
+                with self._file.transaction():
+                    self._file.forget(torn)
+                self.losses.damaged(Damage("checksums are wrong", None, 0, len(torn)))
+        except sqlite3.DatabaseError as error:
+            if damaged(error):
+                self._reopen(str(error), anew=True)
+            raise
+        return [Stored(row.seq, decode(row.body)) for row in rows]
+
+
+def _tell(future: "Future[T] | None", value: T) -> None:
+    """Once; and not where whoever asked has gone."""
+    if future is not None:
+        with contextlib.suppress(InvalidStateError):
+            future.set_result(value)

@@ -36,3 +36,13 @@ def claim(path: Path) -> IO[bytes]:
             "is in use by another line", file=path, key="state_dir", expected="a folder of its own"
         ) from error
     return held
+
+
+def share_a_disk(one: Path, other: Path) -> bool:
+    """Whether room in one is room in the other; a folder that is not there yet is its parent's."""
+
+    def device(path: Path) -> int:
+        there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        return there.stat().st_dev
+
+    return device(one) == device(other)

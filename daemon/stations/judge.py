@@ -11,17 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adapters.ports import Exposure, Frame, FrameId, Outcome, Reason, Verdict
+from daemon.records.evidence import References
 from daemon.worker.protocol import Result
 from model.judgement import Judgement
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A defect, with the reference of its picture where one is kept."""
+    """A defect, with the references of its pictures where they are kept."""
 
     result: Result
     image_ref: str | None
+    """What a person looks at."""
     recipe: str
+    height: int
+    """Rows of the frame."""
+    frame_ref: str | None
+    """The whole frame, as scored."""
 
 
 @dataclass(slots=True)
@@ -34,14 +40,15 @@ class _Pending:
 
 Tell = Callable[[Verdict, Finding | None], None]
 TellLate = Callable[[Exposure, Finding], None]
-Picture = Callable[[Frame, Result], str | None]
+Keep = Callable[[Frame, Result], References | None]
 
 
 class Judge:
-    def __init__(self, tell: Tell, tell_late: TellLate, picture: Picture) -> None:
+    def __init__(self, tell: Tell, tell_late: TellLate, keep: Keep) -> None:
         """`tell` gets every verdict, `tell_late` a defect found after its frame's verdict;
-        `picture` keeps evidence of a defect while its frame still stands in the ring."""
-        self._tell, self._tell_late, self._picture = tell, tell_late, picture
+        `keep` reserves room for a defect's pictures, which are taken once its slot is given
+        back."""
+        self._tell, self._tell_late, self._keep = tell, tell_late, keep
         self._pending: dict[FrameId, _Pending] = {}
         self._order: dict[str, deque[_Pending]] = {}
         self.idle = asyncio.Event()
@@ -71,7 +78,10 @@ class Judge:
         outcome, reason = _MEANING[result.judgement]
         finding = None
         if outcome is Outcome.DEFECT:
-            finding = Finding(result, self._picture(frame, result), frame.recipe)
+            refs = self._keep(frame, result) or References(None, None)
+            finding = Finding(
+                result, refs.image, frame.recipe, frame.format.height, frame_ref=refs.frame
+            )
         first = self._decide(frame.exposure, outcome, reason, frame.recipe, result, finding)
         if finding is not None and not first:
             self._tell_late(frame.exposure, finding)

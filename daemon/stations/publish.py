@@ -1,19 +1,24 @@
 """PUBLISH: verdicts to those who wait for them, at once; events to the outbox. Event loop.
 
-Nothing here waits: verdict sinks must not block, and the outbox takes an event and returns.
+Nothing here waits: verdict sinks must not block, and the outbox takes an event and returns. Held
+back are only events that are not at their end yet: runs of uninspected frames, and chains.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adapters.ports import Event, Exposure, FrameId, Outcome, Reason, Verdict, VerdictSink
 from daemon import events
-from daemon.events import Line, Model
+from daemon.events import Line, Model, Moment
 from daemon.records.ledger import Account
 from daemon.records.outbox import Outbox
+from daemon.stations.chains import Chain, Chains
 from daemon.stations.judge import Finding
+
+MOST_PROBLEM = 1000
+"""Characters of a problem that an event tells; logs have all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,8 @@ class Place:
     models: Mapping[str, Model]
     """By recipe."""
     mm_per_px: float | None
+    line_scan: bool
+    """Its frames are strips of one web."""
 
 
 @dataclass(slots=True)
@@ -44,30 +51,43 @@ class Publish:
         places: Mapping[str, Place],
         verdict_sinks: Sequence[VerdictSink],
         outbox: Outbox,
+        plc_connected: Callable[[], bool] | None,
     ) -> None:
+        """`plc_connected`: whether a verdict that is told now leaves for the PLC; None where there
+        is no PLC."""
         self._line, self._run_number, self._places = line, run_number, places
-        self._sinks, self._outbox = verdict_sinks, outbox
+        self._sinks, self._outbox, self._plc_connected = verdict_sinks, outbox, plc_connected
         self._runs: dict[str, _Run] = {}
+        self._chains = {name: Chains() for name, place in places.items() if place.line_scan}
+        self._last_order_ns = 0
 
     def verdict(self, verdict: Verdict, finding: Finding | None) -> None:
-        frame = verdict.exposure.id
+        """In the order of a camera's exposures."""
+        exposure, frame = verdict.exposure, verdict.exposure.id
         self._places[frame.camera].account.decide(frame, verdict.outcome, verdict.reason)
+        plc_sent = None if self._plc_connected is None else self._plc_connected()
         for sink in self._sinks:
             sink.tell(verdict)
+        if finding is None:
+            self._end_chain(frame.camera)
         if verdict.outcome is Outcome.UNINSPECTED and verdict.reason is not None:
             self._uninspected(frame, verdict.reason)
         else:
             self._end_run(frame.camera)
         if finding is not None:
-            self._defect(verdict.exposure, finding, verdict.latency_ms, late=False)
+            chain = Chain.of(exposure, verdict.decided_ns, finding, plc_sent=plc_sent)
+            chains = self._chains.get(frame.camera)
+            self._defects([chain] if chains is None else chains.strip(chain))
 
     def late_defect(self, exposure: Exposure, finding: Finding) -> None:
-        """Found after the frame's verdict, which stands."""
-        latency_ms = (time.monotonic_ns() - exposure.exposed_ns) / 1e6
-        self._defect(exposure, finding, latency_ms, late=True)
+        """Found after the frame's verdict, which stands: the PLC never hears of it."""
+        plc_sent = None if self._plc_connected is None else False
+        chain = Chain.of(exposure, time.monotonic_ns(), finding, plc_sent=plc_sent)
+        self._defects([chain], late=True)
 
     def missed(self, first: FrameId, last: FrameId, reason: Reason) -> None:
         """All frames from `first` to `last`, in one go and without verdicts."""
+        self._end_chain(first.camera)
         self._end_run(first.camera)
         count = last.sequence - first.sequence + 1
         self._places[first.camera].account.missed(last, count, reason)
@@ -79,39 +99,60 @@ class Publish:
         self._outbox.put(self.line_event(kind, data))
 
     def line_event(self, kind: str, data: Mapping[str, Any]) -> Event:
-        return events.of_line(self._line, kind, self._run_number, time.time_ns(), data)
+        return events.of_line(self._line, kind, self._run_number, self._now(), data)
 
     def camera(self, camera: str, epoch: int, kind: str, problem: str | None) -> None:
-        data = {} if problem is None else {"problem": problem}
-        self._outbox.put(events.camera(self._line, camera, epoch, kind, time.time_ns(), data))
+        data = {} if problem is None else {"problem": problem[:MOST_PROBLEM]}
+        self._outbox.put(events.camera(self._line, camera, epoch, kind, self._now(), data))
 
     def set_aside(self, frame: FrameId, image_ref: str | None) -> None:
         """A picture that killed two workers."""
-        data = {"sequence": frame.sequence, "image_ref": image_ref}
+        line, last = self._line, frame.sequence
+        data = {"sequence": last, "image_ref": image_ref}
         self._outbox.put(
-            events.camera(self._line, frame.camera, frame.epoch, "set_aside", time.time_ns(), data)
+            events.camera(
+                line, frame.camera, frame.epoch, "set_aside", self._now(), data, last=last
+            )
         )
 
     def end_runs(self) -> None:
-        """Say what is uninspected so far; called once a second, so that nothing waits for long."""
+        """Say what has waited for long enough; called once a second. Frames that are uninspected so
+        far are told each time."""
         for camera in list(self._runs):
             self._end_run(camera)
+        now_ns = time.monotonic_ns()
+        for chains in self._chains.values():
+            self._defects(chains.overdue(now_ns))
 
-    def _defect(
-        self, exposure: Exposure, finding: Finding, latency_ms: float, *, late: bool
-    ) -> None:
-        place = self._places[exposure.id.camera]
-        self._outbox.put(
-            events.defect(
-                self._line,
-                exposure,
-                finding,
-                model=place.models[finding.recipe],
-                latency_ms=latency_ms,
-                late=late,
-                mm_per_px=place.mm_per_px,
+    def finish(self) -> None:
+        """Say everything that waits: the line stops."""
+        for camera in list(self._runs):
+            self._end_run(camera)
+        for camera in self._chains:
+            self._end_chain(camera)
+
+    def _now(self) -> Moment:
+        wall_ns = time.time_ns()
+        self._last_order_ns = max(wall_ns, self._last_order_ns + 1)
+        return Moment(wall_ns, self._last_order_ns)
+
+    def _end_chain(self, camera: str) -> None:
+        if camera in self._chains:
+            self._defects(self._chains[camera].broken())
+
+    def _defects(self, chains: Iterable[Chain], *, late: bool = False) -> None:
+        for chain in chains:
+            place = self._places[chain.exposure.id.camera]
+            self._outbox.put(
+                events.defect(
+                    self._line,
+                    chain,
+                    model=place.models[chain.finding.recipe],
+                    late=late,
+                    mm_per_px=place.mm_per_px,
+                    line_scan=place.line_scan,
+                )
             )
-        )
 
     def _uninspected(self, frame: FrameId, reason: Reason) -> None:
         run = self._runs.get(frame.camera)
@@ -128,6 +169,6 @@ class Publish:
         if run is not None:
             self._outbox.put(
                 events.uninspected(
-                    self._line, run.first, run.last, run.reason, run.count, time.time_ns()
+                    self._line, run.first, run.last, run.reason, run.count, self._now()
                 )
             )

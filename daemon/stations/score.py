@@ -240,8 +240,9 @@ class Score:
                     self._judge.answered(frame, result)
                 except Exception:  # its timer says `late`; the other frames are not to blame
                     log.exception("answer not taken", frame=str(frame.exposure.id))
-                finally:
-                    self._release(frame)
+            self.pump()  # the worker goes on while pictures of these are copied
+            for frame in hand.batch.frames:
+                self._release(frame)
         elif isinstance(message, Refused):
             if message.problem != self._refused:  # said once, not for every batch
                 self._refused = message.problem

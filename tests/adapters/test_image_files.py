@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from adapters.errors import ImageFileError, PictureError
-from adapters.image_files import list_images, read_image, to_channels, write_image
+from adapters.image_files import (
+    list_images,
+    read_description,
+    read_image,
+    to_channels,
+    write_described,
+    write_image,
+)
 from adapters.ports import Pixels
 
 RNG = np.random.default_rng(3)
@@ -138,6 +145,48 @@ def test_what_cannot_be_written_is_one_of_our_errors(tmp_path: Path) -> None:
         write_image(tmp_path / "file/image.png", picture(1))
     with pytest.raises(PictureError, match="cannot be encoded"):
         write_image(tmp_path / "image.txt", picture(1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".png", "uint8"), (".png", "uint16"), (".jpg", "uint8")]
+)
+def test_a_described_picture_has_the_same_pixels_and_its_text(
+    tmp_path: Path, channels: int, suffix: str, dtype: str
+) -> None:
+    pixels, text = picture(channels, dtype), '{"score": 0.25, "model": "caf\\u00e9"}' * 100
+    plain, described = tmp_path / f"plain{suffix}", tmp_path / f"new/described{suffix}"
+    write_image(plain, pixels)
+    write_described(described, pixels, text)
+    assert np.array_equal(read_image(described), read_image(plain))
+    assert read_description(described) == text
+    assert read_description(plain) is None
+    assert [p.name for p in described.parent.iterdir()] == [described.name]
+
+
+def test_a_description_by_someone_else_is_not_taken_for_ours(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    exif = np.frombuffer(b"MM\0*" + b"\0" * 60, np.uint8)
+    _, content = cv2.imencodeWithMetadata(
+        ".png", picture(1), [cv2.IMAGE_METADATA_EXIF], [exif]
+    )  # fmt: skip
+    path.write_bytes(content.tobytes())
+    assert read_description(path) is None
+
+
+def test_on_a_full_disk_no_part_of_a_described_picture_stays(small_disk: Path) -> None:
+    write_described(small_disk / "first.png", picture(3), "fits")
+    too_large = RNG.integers(0, 256, (300, 300, 1), np.uint8)
+    with pytest.raises(PictureError, match="cannot be written: No space left"):
+        write_described(small_disk / "second.png", too_large, "does not fit")
+    assert [path.name for path in small_disk.iterdir()] == ["first.png"]
+    assert read_description(small_disk / "first.png") == "fits"
+
+
+def test_what_has_no_suffix_of_a_picture_cannot_be_described(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="cannot be encoded"):
+        write_described(tmp_path / "image.txt", picture(1), "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_channels_are_made_to_fit() -> None:

@@ -30,7 +30,7 @@ from plant.broker import Broker  # noqa: E402
 from plant.bundles import calibration_for, tiny_bundle  # noqa: E402
 
 from adapters.ports import FrameFormat, Intake, Outcome, Reason, Shot, Verdict  # noqa: E402
-from daemon import config, wiring  # noqa: E402
+from daemon import config, edges, wiring  # noqa: E402
 from daemon.deadlines import percentile  # noqa: E402
 from daemon.service import serve  # noqa: E402
 from daemon.worker import handle  # noqa: E402
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--mqtt", action="store_true")
     given = parser.parse_args()
-    wiring._SOURCES["pool"] = lambda _, __: PoolSource(given.fps / given.cameras, given.side)
+    edges._SOURCES["pool"] = lambda _, __: PoolSource(given.fps / given.cameras, given.side)
     handle.PROGRAM, os.environ["PYTHONPATH"] = "plant.instant_worker", str(TESTS)
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder, listening = Path(made), None

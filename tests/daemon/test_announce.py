@@ -33,11 +33,11 @@ def service(ledger: Ledger, outbox: object) -> Service:
 
 async def test_a_gap_is_closed_once_its_event_is_durable(tmp_path: Path) -> None:
     ledger = with_a_gap(tmp_path)
-    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0)
+    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0, ["far"])
     try:
         await service(ledger, outbox)._announce_gaps()
         assert ledger.account("left").counts().uninspected == {Reason.DAEMON_RESTART: 8}
-        (stored,) = outbox.oldest(9).result(5)
+        (stored,) = outbox.after("far", None, 9).result(5)
         assert stored.event.data["count"] == 8
     finally:
         outbox.close()
@@ -61,7 +61,7 @@ async def test_where_the_outbox_has_no_room_the_gap_stays_open_for_the_next_star
 
 @pytest.mark.parametrize("room", [True, False])
 def test_an_outbox_says_whether_an_event_is_durable(tmp_path: Path, room: bool) -> None:
-    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0)
+    outbox = Outbox(tmp_path / "outbox", 1 << 20, 1.0, ["far"])
     try:
         filling = "x" * (100 if room else 2 << 20)
         assert outbox.store(event_of("x", {"filling": filling})).result(5) is room

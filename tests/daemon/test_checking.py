@@ -15,7 +15,7 @@ import pytest
 from adapters.errors import SourceError
 from adapters.image_files import write_image
 from adapters.ports import FrameFormat, Intake, Reason, Shot
-from daemon import checking, wiring
+from daemon import checking, edges
 from daemon.checking import Service, check_line
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, WorkerError
@@ -225,7 +225,7 @@ async def test_a_worker_that_dies_while_it_is_measured_is_an_error_and_not_a_wai
         return workers[0]
 
     monkeypatch.setattr(WorkerHandle, "start", watched)
-    picture = checking._picture(wiring.source(WOVEN, Path()), "left")
+    picture = checking._picture(edges.source(WOVEN, Path()), "left")
     measuring = asyncio.create_task(checking.services(settings, {"left": picture}))
     await until(lambda: workers)
     workers[0].kill()

@@ -1,5 +1,7 @@
 """Who is who: a line that cannot be put together says what is wrong, before anything starts."""
 
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -87,13 +89,19 @@ async def test_a_state_folder_that_cannot_be_written_is_refused(
     assert f"{tmp_path}/file/state: state_dir cannot be written to: Not a directory" in said
 
 
-@pytest.mark.parametrize("name", ["ledger", "outbox.sqlite"])
-async def test_a_state_that_is_not_ours_is_refused(
-    configured: Configured, tmp_path: Path, name: str
+async def test_a_ledger_that_is_not_ours_is_refused(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "ledger").write_bytes(b"not ours " * 2000)
+    assert "ledger" in await refusal(configured(), StateError)
+
+
+async def test_an_outbox_that_is_another_programs_is_refused(
+    configured: Configured, tmp_path: Path
 ) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / name).write_bytes(b"not ours " * 2000)
-    assert name in await refusal(configured(), StateError)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "outbox.sqlite")) as database:
+        database.execute("CREATE TABLE theirs (what TEXT)")
+    assert "outbox.sqlite: is another" in await refusal(configured(), StateError)
 
 
 async def test_a_ring_that_no_machine_has_is_refused(configured: Configured) -> None:

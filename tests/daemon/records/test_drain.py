@@ -1,6 +1,7 @@
 """The drainer with a real outbox: at least once, in order, whatever the far end does."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from adapters.errors import SinkError
-from adapters.ports import Event
+from adapters.ports import Event, Refusal
 from daemon.records.drain import BATCH, Drain
 from daemon.records.outbox import Outbox
+from daemon.records.outbox_report import NAME, report, requeue
 from daemon.supervise import Backoff
 
 MakeEvent = Callable[..., Event]
@@ -27,8 +29,9 @@ class ScriptedSink:
         self.refuse = 0
         self.forget = 0
         self.longest = 0
+        self.unwanted: set[int] = set()
 
-    async def send(self, events: Sequence[Event]) -> None:
+    async def send(self, events: Sequence[Event]) -> Sequence[Refusal]:
         self.calls += 1
         await asyncio.sleep(0)
         if self.refuse:
@@ -39,13 +42,14 @@ class ScriptedSink:
         if self.forget:
             self.forget -= 1
             raise SinkError("did not acknowledge")
+        return [Refusal(e, "is not wanted") for e in events if e.data["number"] in self.unwanted]
 
     async def close(self) -> None: ...
 
 
 @pytest_asyncio.fixture
 async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
-    outbox = Outbox(tmp_path / "outbox", 1 << 28, 1.0)
+    outbox = Outbox(tmp_path / NAME, 1 << 28, 1.0, ["here"])
     yield outbox
     outbox.close()
 
@@ -69,7 +73,7 @@ async def test_events_are_sent_as_they_are_committed_and_forgotten(
     outbox: Outbox, event: MakeEvent, until: Until
 ) -> None:
     sink = ScriptedSink()
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     task = asyncio.create_task(drain.run())
     for k in range(3):
         outbox.put(event(k))
@@ -82,7 +86,7 @@ async def test_many_events_go_in_batches_in_order(outbox: Outbox, event: MakeEve
     sink, count = ScriptedSink(), 3 * BATCH + 5
     for k in range(count):
         outbox.put(event(k))
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     await ended(drain, asyncio.create_task(drain.run()))
     assert sink.got == list(range(count))
     assert sink.longest == BATCH
@@ -94,7 +98,7 @@ async def test_what_the_far_end_refuses_is_sent_again_and_nothing_is_lost_or_dou
 ) -> None:
     sink = ScriptedSink()
     sink.refuse = 4
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     task = asyncio.create_task(drain.run())
     for k in range(20):
         outbox.put(event(k))
@@ -111,7 +115,7 @@ async def test_doubles_come_only_of_a_failure_after_the_far_end_took_them(
         outbox.put(event(k))
     await depth(outbox)
     sink.forget = 1
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     task = asyncio.create_task(drain.run())
     await until(lambda: sink.calls >= 2)
     await ended(drain, task)
@@ -125,7 +129,7 @@ async def test_a_far_end_that_is_away_is_left_alone_for_the_pause_though_events_
     monkeypatch.setattr("daemon.records.drain.Backoff", lambda: Backoff(first=30.0, ceiling=30.0))
     sink = ScriptedSink()
     sink.refuse = 1000
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     task = asyncio.create_task(drain.run())
     outbox.put(event(0))
     await until(lambda: sink.calls >= 1)
@@ -151,7 +155,7 @@ async def test_finish_sends_the_rest_also_out_of_a_pause(
     monkeypatch.setattr("daemon.records.drain.Backoff", lambda: Backoff(first=30.0, ceiling=30.0))
     sink = ScriptedSink()
     sink.refuse = 1
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     outbox.put(event(0))
     await depth(outbox)
     task = asyncio.create_task(drain.run())
@@ -168,7 +172,7 @@ async def test_finish_ends_though_the_far_end_is_away_and_keeps_what_is_left(
     sink.refuse = 1000
     for k in range(3):
         outbox.put(event(k))
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     await ended(drain, asyncio.create_task(drain.run()))
     assert sink.got == []
     assert await depth(outbox) == 3
@@ -179,10 +183,10 @@ async def test_cancelled_while_it_waits_for_the_disk_it_leaves_the_outbox_alive(
 ) -> None:
     """As a stop does when the time to drain is over."""
     busy, go_on = threading.Event(), threading.Event()
-    drain = Drain(outbox, ScriptedSink())
+    drain = Drain(outbox, "here", ScriptedSink())
     faults: list[object] = []
     hook, threading.excepthook = threading.excepthook, faults.append
-    outbox.on_commit = lambda: (busy.set(), go_on.wait(10))  # type: ignore[assignment,return-value]
+    outbox.on_commit.append(lambda: (busy.set(), go_on.wait(10)))
     try:
         outbox.put(event(0))
         assert busy.wait(10)
@@ -200,24 +204,85 @@ async def test_cancelled_while_it_waits_for_the_disk_it_leaves_the_outbox_alive(
 
 
 async def test_a_disk_that_fails_makes_events_wait_and_does_not_end_the_line(
-    outbox: Outbox, event: MakeEvent, until: Until
+    outbox: Outbox, event: MakeEvent, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The acknowledgement needs the disk as well; a full one is no reason to stop inspecting."""
-    import sqlite3
+    failures, advance = [3], outbox._file.advance
 
-    failures, delete = [3], outbox._delete
-
-    def failing(where: str, value: float) -> int:
-        if where.startswith("seq") and failures[0]:
+    def failing(sink: str, seq: int) -> None:
+        if failures[0]:
             failures[0] -= 1
             raise sqlite3.OperationalError("database or disk is full")
-        return delete(where, value)
+        advance(sink, seq)
 
-    outbox._delete = failing  # type: ignore[method-assign]
+    monkeypatch.setattr(outbox._file, "advance", failing)
+    monkeypatch.setattr("daemon.records.outbox.RETRY_SECONDS", 0.01)
     sink = ScriptedSink()
-    drain = Drain(outbox, sink)
+    drain = Drain(outbox, "here", sink)
     task = asyncio.create_task(drain.run())
     outbox.put(event(0))
-    await until(lambda: sink.calls >= 2 or task.done())
+    await until(lambda: not failures[0] or task.done())
     assert not task.done(), task.exception()
     await ended(drain, task)
+    assert await depth(outbox) == 0
+    assert sink.got == [0], "a disk that fails is no reason to send it again"
+
+
+async def test_what_the_far_end_refuses_for_good_is_a_dead_letter_and_the_rest_flows_on(
+    outbox: Outbox, event: MakeEvent, tmp_path: Path
+) -> None:
+    sink = ScriptedSink()
+    sink.unwanted = {1, BATCH + 1}
+    for k in range(BATCH + 5):
+        outbox.put(event(k))
+    drain = Drain(outbox, "here", sink)
+    await ended(drain, asyncio.create_task(drain.run()))
+    assert await depth(outbox) == 0
+    letters = report(tmp_path)["dead_letters"]
+    assert [letter["event"] for letter in letters] == ["line/left/1/1", f"line/left/1/{BATCH + 1}"]
+    assert {letter["reason"] for letter in letters} == {"is not wanted"}
+
+
+async def test_dead_letters_that_another_process_puts_back_are_sent_by_themselves(
+    outbox: Outbox, event: MakeEvent, until: Until, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.records.drain.LOOK_SECONDS", 0.05)
+    sink = ScriptedSink()
+    sink.unwanted = {1}
+    drain = Drain(outbox, "here", sink)
+    task = asyncio.create_task(drain.run())
+    for k in range(3):
+        outbox.put(event(k))
+    await until(lambda: len(sink.got) == 3)
+    await until(lambda: bool(report(tmp_path)["dead_letters"]))
+    sink.unwanted = set()
+    assert requeue(tmp_path, None) == 1
+    await until(lambda: sink.got == [0, 1, 2, 1])
+    await until(lambda: report(tmp_path)["waiting"] == 0)
+    assert report(tmp_path)["dead_letters"] == []
+    await ended(drain, task)
+
+
+async def test_each_sink_gets_everything_whatever_the_others_do(
+    outbox: Outbox, event: MakeEvent, until: Until, tmp_path: Path
+) -> None:
+    outbox.close()
+    both = Outbox(tmp_path / NAME, 1 << 28, 1.0, ["dead", "here"])
+    dead, alive = ScriptedSink(), ScriptedSink()
+    dead.refuse = 10**9
+    drains = [Drain(both, "dead", dead), Drain(both, "here", alive)]
+    tasks = [asyncio.create_task(drain.run()) for drain in drains]
+    try:
+        for k in range(20):
+            both.put(event(k))
+        await until(lambda: len(alive.got) == 20)
+        assert await depth(both) == 20
+        assert report(tmp_path)["waiting_by_sink"] == {"dead": 20, "here": 0}
+        dead.refuse = 0
+        await until(lambda: len(dead.got) == 20)
+        assert alive.got == dead.got == list(range(20))
+        for drain, task in zip(drains, tasks, strict=True):
+            await ended(drain, task)
+        assert await depth(both) == 0
+    finally:
+        both.close()

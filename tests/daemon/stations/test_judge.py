@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adapters.ports import Exposure, Frame, FrameFormat, FrameId, Outcome, Reason, Verdict
+from daemon.records.evidence import References
 from daemon.stations.judge import Finding, Judge
 from daemon.worker.protocol import Result
 from model.judgement import Judgement, judge
@@ -28,15 +29,15 @@ class Told:
         self.findings: list[Finding | None] = []
         self.late: list[tuple[Exposure, Finding]] = []
         self.pictures = 0
-        self.judge = Judge(self.tell, lambda *said: self.late.append(said), self.picture)
+        self.judge = Judge(self.tell, lambda *said: self.late.append(said), self.keep)
 
     def tell(self, verdict: Verdict, finding: Finding | None) -> None:
         self.verdicts.append(verdict)
         self.findings.append(finding)
 
-    def picture(self, frame: Frame, result: Result) -> str:
+    def keep(self, frame: Frame, result: Result) -> References:
         self.pictures += 1
-        return f"file:///{frame.exposure.id.sequence}"
+        return References(f"file:///{frame.exposure.id.sequence}", None)
 
     def said(self) -> list[tuple[int, Outcome, Reason | None]]:
         return [(v.exposure.id.sequence, v.outcome, v.reason) for v in self.verdicts]
@@ -121,7 +122,7 @@ async def test_a_defect_found_after_the_verdict_is_told_late_and_never_a_second_
     found = result(Judgement.DEFECT, 0.9)
     told.judge.answered(one, found)
     assert told.said() == [(0, Outcome.UNINSPECTED, Reason.LATE)]
-    assert told.late == [(one.exposure, Finding(found, "file:///0", ""))]
+    assert told.late == [(one.exposure, Finding(found, "file:///0", "", 64, None))]
     told.judge.answered(frame(1), result())  # an ok that comes late is nothing to tell
     assert len(told.late) == 1
 

@@ -1,44 +1,61 @@
 """PUBLISH: each verdict at once, each defect as one event, uninspected frames in runs."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from adapters.ports import Event, Exposure, Outcome, Reason, Verdict
-from adapters.sinks.jsonl import cloud_event
-from daemon import events
 from daemon.events import Line, Model
-from daemon.records.ledger import Counts, Ledger, Unrecorded
+from daemon.records.ledger import Ledger
+from daemon.stations.chains import MOST_NS
 from daemon.stations.judge import Finding
-from daemon.stations.publish import Place, Publish
+from daemon.stations.publish import MOST_PROBLEM, Place, Publish
 from daemon.worker.protocol import Result
 from model.judgement import Judgement
 from model.regions import Region
 
 MakeExposure = Callable[..., Exposure]
 SMALL, LARGE = Region(100, 40, 10, 6, 30, 0.9), Region(8, 12, 20, 10, 120, 0.7)
-FOUND = Finding(Result(0.9, 0.5, Judgement.DEFECT, (SMALL, LARGE)), "file:///a.png", "default")
+DOWN, IN = Region(8, 40, 20, 24, 120, 0.7), Region(10, 0, 20, 10, 80, 0.9)
+"""A defect over two strips, of 64 rows."""
+
+
+def found(*regions: Region, recipe: str = "default") -> Finding:
+    score = max(region.score for region in regions)
+    result = Result(score, 0.5, Judgement.DEFECT, regions)
+    return Finding(result, "file:///a.png", recipe, 64, "file:///a.raw.png")
+
+
+FOUND = found(SMALL, LARGE)
 
 
 class Plant:
-    """Everyone who is told."""
+    """Everyone who is told, the PLC among them."""
 
     def __init__(self, folder: Path) -> None:
         self.events: list[Event] = []
         self.verdicts: list[Verdict] = []
         self.order: list[str] = []
-        ledger = Ledger(folder / "ledger")
-        self.accounts = {name: ledger.account(name) for name in ("left", "right")}
-        model = Model("foil-a", "9f2c1e0b")
-        places = {
-            "left": Place(self.accounts["left"], {"default": model}, 0.1),
-            "right": Place(self.accounts["right"], {"default": model}, None),
+        self.plc_is_there = True
+        self.ledger = Ledger(folder / "ledger")
+        self.accounts = {name: self.ledger.account(name) for name in ("left", "right", "web")}
+        self.publish = self.make(lambda: self.plc_is_there)
+
+    def make(self, plc_connected: Callable[[], bool] | None) -> Publish:
+        models = {
+            "default": Model("foil-a", "9f2c1e0b", "11aa22bb"),
+            "other": Model("foil-b", "00112233", "44556677"),
         }
-        self.publish = Publish(Line("site", "line"), 7, places, (self,), self)  # type: ignore[arg-type]
+        left, right, web = self.accounts.values()
+        places = {
+            "left": Place(left, models, 0.1, line_scan=False),
+            "right": Place(right, models, None, line_scan=False),
+            "web": Place(web, models, 0.1, line_scan=True),
+        }
+        line = Line("site", "line", "c0ffee00")
+        return Publish(line, 7, places, (self,), self, plc_connected)  # type: ignore[arg-type]
 
     def tell(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
@@ -56,22 +73,18 @@ class Plant:
         verdict = Verdict(exposure, outcome, reason, 0.1, 0.5, time.monotonic_ns())
         self.publish.verdict(verdict, finding)
 
+    def defects(self) -> list[tuple[int, int, int]]:
+        """Epoch, first and last sequence."""
+        told = [event.data for event in self.events if event.type == "clearline.defect.v1"]
+        return [(d["epoch"], d["sequence"], d["last_sequence"]) for d in told]
+
     def missed(self, exposure: Exposure, reason: Reason) -> None:
         self.say(exposure, Outcome.UNINSPECTED, reason)
 
-    def runs(self) -> list[tuple[str, str, int, int, int, int]]:
-        return [
-            (
-                d["camera"],
-                d["reason"],
-                d["epoch"],
-                d["first_sequence"],
-                d["last_sequence"],
-                d["count"],
-            )
-            for d in (event.data for event in self.events)
-            if d.get("kind") == "uninspected"
-        ]
+    def runs(self) -> list[tuple[object, ...]]:
+        told = [event.data for event in self.events if event.data.get("kind") == "uninspected"]
+        names = ("camera", "reason", "epoch", "first_sequence", "last_sequence", "count")
+        return [tuple(data[name] for name in names) for data in told]
 
 
 @pytest.fixture
@@ -105,6 +118,7 @@ def test_a_defect_is_one_event_with_the_contracts_fields_in_millimetres(
     assert (event.id, event.type) == ("line/left/17/8812034", "clearline.defect.v1")
     assert (event.source, event.subject, event.key) == ("/site/line/left", "left", "line/left")
     assert event.wall_ns == shown.wall_ns
+    assert event.sequence == "0000000017-00000000000008812034"
     data = dict(event.data)
     latency_ms = data.pop("latency_ms")
     assert 0 <= latency_ms < 10_000
@@ -112,11 +126,15 @@ def test_a_defect_is_one_event_with_the_contracts_fields_in_millimetres(
         "schema_version": 1, "event_id": "line/left/17/8812034",
         "event_time_ms": shown.wall_ns // 1_000_000, "line": "line", "camera": "left", "epoch": 17,
         "sequence": 8812034, "part_id": 912345, "verdict": "defect", "late": False, "score": 0.9,
-        "threshold": 0.5, "score_ratio": 1.8, "region_count": 2,
+        "threshold": 0.5, "score_ratio": 1.8, "plc_sent": True, "strips": 1,
+        "last_sequence": 8812034, "continues": False, "region_count": 2,
         "max_region_area_mm2": 1.2, "max_region_area_px": 120,
         "max_region_x_mm": 1.8, "max_region_x_px": 18.0,
         "max_region_y_mm": 1.7, "max_region_y_px": 17.0,
-        "model": "foil-a", "model_hash": "9f2c1e0b", "image_ref": "file:///a.png",
+        "web_position_mm": None, "web_position_px": None, "model": "foil-a",
+        "model_hash": "9f2c1e0b", "calibration_hash": "11aa22bb",
+        "configuration_hash": "c0ffee00", "image_ref": "file:///a.png",
+        "frame_ref": "file:///a.raw.png",
         "regions": [
             {"x_mm": 10.0, "y_mm": 4.0, "w_mm": 1.0, "h_mm": 0.6, "x_px": 100, "y_px": 40,
              "w_px": 10, "h_px": 6, "area_mm2": 0.3, "area_px": 30, "score": 0.9},
@@ -134,7 +152,7 @@ def test_without_a_scale_millimetres_are_null_and_pixels_carry_the_numbers(
     (event,) = plant.events
     values = {**event.data, **event.data["regions"][0]}
     in_mm = {name: value for name, value in values.items() if "_mm" in name}
-    assert len(in_mm) == 8
+    assert len(in_mm) == 9
     assert set(in_mm.values()) == {None}
     assert (values["max_region_area_px"], values["x_px"], values["area_px"]) == (120, 100, 30)
 
@@ -188,44 +206,144 @@ def test_a_run_that_lasts_is_told_piece_by_piece_and_nothing_twice(
     assert [run[3:] for run in plant.runs()] == [(0, 1, 2), (2, 3, 2), (4, 5, 2)]
 
 
-def test_a_camera_that_comes_and_goes_is_told(plant: Plant) -> None:
-    plant.publish.camera("left", 3, "up", None)
-    plant.publish.camera("left", 3, "down", "no longer answers")
-    up, down = plant.events
-    assert {e.type for e in plant.events} == {"clearline.camera.v1"}
-    assert (up.data["kind"], up.data["epoch"], up.data["camera"]) == ("up", 3, "left")
-    assert (down.data["kind"], down.data["problem"]) == ("down", "no longer answers")
+@pytest.mark.parametrize("there", [True, False, None])
+def test_an_event_says_whether_the_plc_was_there_to_be_told_or_null_without_one(
+    plant: Plant, exposure: MakeExposure, there: bool | None
+) -> None:
+    plant.publish = plant.make(None if there is None else lambda: there)
+    plant.say(exposure(0), Outcome.DEFECT, None, FOUND)
+    plant.publish.late_defect(exposure(1), FOUND)  # the PLC was told that it is uninspected
+    sent = [event.data["plc_sent"] for event in plant.events]
+    assert sent == [there, None if there is None else False]
 
 
-def test_the_largest_event_stays_under_the_brokers_limit(
+def test_a_defect_over_two_strips_is_two_verdicts_at_once_and_one_event_with_its_place_on_the_web(
     plant: Plant, exposure: MakeExposure
 ) -> None:
-    region = Region(16383, 16383, 16384, 16384, 2**28, 1 / 3)
-    found = Finding(
-        Result(1 / 3, 1 / 7, Judgement.DEFECT, (region,) * 16), "file:///" + "x" * 4096, "default"
-    )
-    plant.say(exposure(2**53), Outcome.DEFECT, None, found)
-    assert len(json.dumps(cloud_event(plant.events[0]))) < 64 * 1024
-
-
-def test_line_events_carry_their_numbers() -> None:
-    gap = Unrecorded("left", (3, 17), (4, 2), 5)
-    event = events.of_line(Line("site", "line"), "unrecorded", 4, 10**18, events.unrecorded(gap))
-    assert (event.type, event.key, event.source) == ("clearline.line.v1", "line", "/site/line")
-    expected: dict[str, Any] = {
-        "kind": "unrecorded", "run": 4, "camera": "left", "reason": "daemon_restart",
-        "after_epoch": 3, "after_sequence": 17, "last_epoch": 4, "last_sequence": 2, "count": 5,
+    first = exposure(5, camera="web", part=31)
+    plant.say(first, Outcome.DEFECT, None, found(DOWN))
+    assert (len(plant.verdicts), plant.events) == (1, [])
+    plant.plc_is_there = False
+    plant.say(exposure(6, camera="web", part=32), Outcome.DEFECT, None, found(IN))
+    (event,) = plant.events
+    assert (event.id, event.wall_ns) == ("line/web/1/5", first.wall_ns)
+    expected = {
+        "sequence": 5, "last_sequence": 6, "strips": 2, "continues": False, "part_id": 31,
+        "score": 0.9, "plc_sent": False, "web_position_px": 360, "web_position_mm": 36.0,
+        "region_count": 1, "max_region_area_px": 200,
     }  # fmt: skip
     assert expected.items() <= dict(event.data).items()
-    counts = {"left": Counts(10, 6, 1, {Reason.LATE: 2}, 1)}
-    assert events.summary(counts) == {
-        "cameras": {
-            "left": {
-                "received": 10,
-                "ok": 6,
-                "defect": 1,
-                "uninspected": {"late": 2},
-                "in_flight": 1,
-            }
-        }
-    }
+    (region,) = event.data["regions"]
+    assert (region["x_px"], region["y_px"], region["w_px"], region["h_px"]) == (8, 40, 22, 34)
+    plant.publish.finish()
+    assert len(plant.events) == 1
+
+
+def test_a_camera_that_is_no_line_scan_tells_every_frame_at_once(
+    plant: Plant, exposure: MakeExposure
+) -> None:
+    for k, region in enumerate((DOWN, IN)):
+        plant.say(exposure(k), Outcome.DEFECT, None, found(region))
+    assert plant.defects() == [(1, 0, 0), (1, 1, 1)]
+
+
+BREAKS: dict[str, Callable[[Plant, MakeExposure], object]] = {
+    "a sound strip": lambda plant, web: plant.say(web(1)),
+    "an uninspected strip": lambda plant, web: plant.missed(web(1), Reason.LATE),
+    "missed strips": lambda plant, web: plant.publish.missed(
+        web(1).id, web(70).id, Reason.CAMERA_GAP
+    ),
+    "the end of the line": lambda plant, _: plant.publish.finish(),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_chain_is_told_when_it_breaks_before_what_broke_it(
+    plant: Plant, exposure: MakeExposure, name: str
+) -> None:
+    plant.say(exposure(0, camera="web"), Outcome.DEFECT, None, found(DOWN))
+    BREAKS[name](plant, lambda sequence: exposure(sequence, camera="web"))
+    plant.publish.end_runs()
+    assert plant.defects() == [(1, 0, 0)]
+    assert plant.events[0].data["continues"] is False
+    plant.say(exposure(71, camera="web"), Outcome.DEFECT, None, found(IN))
+    assert plant.defects() == [(1, 0, 0), (1, 71, 71)]
+
+
+@pytest.mark.parametrize(("epoch", "recipe"), [(2, "default"), (1, "other")])
+def test_another_epoch_or_recipe_is_another_defect_of_its_own_model(
+    plant: Plant, exposure: MakeExposure, epoch: int, recipe: str
+) -> None:
+    plant.say(exposure(0, camera="web"), Outcome.DEFECT, None, found(DOWN))
+    following = exposure(1, camera="web", epoch=epoch)
+    plant.say(following, Outcome.DEFECT, None, found(IN, recipe=recipe))
+    assert plant.defects() == [(1, 0, 0), (epoch, 1, 1)]
+    models = ["foil-a", "foil-a" if recipe == "default" else "foil-b"]
+    assert [event.data["model"] for event in plant.events] == models
+
+
+def test_a_late_defect_goes_out_alone_and_with_its_place_on_the_web(
+    plant: Plant, exposure: MakeExposure
+) -> None:
+    strips = [exposure(k, camera="web") for k in range(3)]
+    plant.say(strips[0], Outcome.DEFECT, None, found(DOWN))
+    plant.missed(strips[1], Reason.LATE)
+    plant.publish.late_defect(strips[1], found(IN))
+    plant.say(strips[2], Outcome.DEFECT, None, found(IN))
+    assert plant.defects() == [(1, 0, 0), (1, 1, 1), (1, 2, 2)]
+    late = next(e.data for e in plant.events if e.id == "line/web/1/1")
+    assert (late["late"], late["web_position_px"]) == (True, 64)
+
+
+def test_a_chain_that_stays_open_is_told_by_the_clock(
+    plant: Plant, exposure: MakeExposure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.say(exposure(0, camera="web"), Outcome.DEFECT, None, found(DOWN))
+    plant.publish.end_runs()
+    assert plant.events == []
+    later_ns = time.monotonic_ns() + MOST_NS
+    monkeypatch.setattr("daemon.stations.publish.time.monotonic_ns", lambda: later_ns)
+    plant.publish.end_runs()
+    assert [event.data["continues"] for event in plant.events] == [True]
+
+
+def test_at_the_end_of_the_line_uninspected_frames_are_told_as_well(
+    plant: Plant, exposure: MakeExposure
+) -> None:
+    plant.missed(exposure(0), Reason.SHUTDOWN)
+    plant.publish.finish()
+    assert plant.runs() == [("left", "shutdown", 1, 0, 0, 1)]
+
+
+def test_no_two_events_share_an_id_where_the_clock_stands_still_or_is_set_back(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_ns = [10**18, 10**18, 10**18 - 10**12, 10**18, 10**18 + 1]
+    monkeypatch.setattr("daemon.stations.publish.time.time_ns", lambda: times_ns[0])
+    for _ in range(len(times_ns)):
+        plant.publish.of_line("unrecorded", {})
+        plant.publish.camera("left", 1, "up", None)
+        times_ns.append(times_ns.pop(0))
+    assert len({event.id for event in plant.events}) == 10
+    lines = plant.events[::2]
+    assert [event.wall_ns for event in lines] == times_ns  # what the clock said
+    order = [event.sequence for event in lines]
+    assert order == sorted(set(order))
+
+
+def test_a_camera_that_comes_and_goes_is_told(plant: Plant) -> None:
+    plant.publish.camera("left", 3, "up", None)
+    plant.publish.camera("left", 3, "down", "no longer answers" + "!" * 10**6)
+    up, down = plant.events
+    assert (up.data["kind"], up.data["epoch"], up.data["camera"]) == ("up", 3, "left")
+    assert (down.data["kind"], len(down.data["problem"])) == ("down", MOST_PROBLEM)
+
+
+def test_a_picture_that_was_set_aside_is_told_with_its_frame(
+    plant: Plant, exposure: MakeExposure
+) -> None:
+    plant.publish.set_aside(exposure(9).id, None)
+    (event,) = plant.events
+    said = {"kind": "set_aside", "epoch": 1, "sequence": 9, "image_ref": None}
+    assert said.items() <= dict(event.data).items()
+    assert event.sequence == "0000000001-00000000000000000009"

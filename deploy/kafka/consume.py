@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Write Clearline's events into a database: an example to take and change.
+
+Each event is one row, however often it is delivered: (source, id) is the key of duplicates.
+Offsets are committed only after the database has committed, so nothing is lost when this is
+killed, when Kafka delivers again, or when partitions move to another copy of it.
+
+Needs Python 3.11 with aiokafka, and psycopg for PostgreSQL. Run as many copies as there are
+partitions. Ends on SIGTERM or Ctrl-C, after the batch that it has. While no broker answers it
+waits; what the database refuses ends it: let a service manager start it again.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
+
+TOPICS = ("clearline.defect.v1", "clearline.camera.v1", "clearline.line.v1")
+COLUMNS = {  # fields of the data that get columns of their own; `data` has everything
+    "TEXT": "line camera kind reason model image_ref",
+    "BIGINT": "event_time_ms epoch sequence part_id strips region_count count",
+    "DOUBLE PRECISION": "score threshold score_ratio latency_ms web_position_mm"
+    " max_region_area_mm2 max_region_x_mm max_region_y_mm",
+    "BOOLEAN": "late plc_sent",
+}
+FLAT = {name: type_ for type_, names in COLUMNS.items() for name in names.split()}
+NAMES = ("source", "id", "type", *FLAT, "data")
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS events (source TEXT NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL,"
+    f" {', '.join(f'{name} {type_}' for name, type_ in FLAT.items())}, data TEXT NOT NULL,"
+    " PRIMARY KEY (source, id))"
+)
+INSERT = (
+    f"INSERT INTO events ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
+    " ON CONFLICT (source, id) DO NOTHING"
+)
+POSTGRES = ("postgresql://", "postgres://")
+
+
+def open_database(where):
+    """A connection, and the INSERT in its dialect."""
+    if where.startswith(POSTGRES):
+        import psycopg
+
+        return psycopg.connect(where), INSERT.replace("?", "%s")
+    database = sqlite3.connect(where, timeout=30, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")  # dashboards may read meanwhile
+    return database, INSERT
+
+
+def row(record):
+    """None for what is no event."""
+    try:
+        headers = {name: value.decode() for name, value in record.headers}
+        data = json.loads(record.value)
+        names = [headers[f"ce_{name}"] for name in ("source", "id", "type")]
+        return (*names, *(data.get(name) for name in FLAT), record.value.decode())
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        print(f"passed over {place}: {error!r}", file=sys.stderr, flush=True)
+        return None
+
+
+def store(database, insert, rows):
+    """How many were new. All of them or none; then they are on the disk."""
+    cursor, new = database.cursor(), 0
+    try:
+        for values in rows:
+            cursor.execute(insert, values)
+            new += cursor.rowcount
+        database.commit()
+    except BaseException:
+        database.rollback()
+        raise
+    return new
+
+
+async def consume(consumer, database, insert, stop):
+    stored = duplicates = 0
+    while not stop.is_set():
+        batches = await consumer.getmany(timeout_ms=500, max_records=500)
+        rows = [row(record) for batch in batches.values() for record in batch]
+        rows = [values for values in rows if values is not None]
+        # In a thread: a slow database must not keep the consumer from its group.
+        new = await asyncio.to_thread(store, database, insert, rows)
+        stored, duplicates = stored + new, duplicates + len(rows) - new
+        with contextlib.suppress(KafkaError):  # not ours any more, or nobody there: they come again
+            await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in batches.items()})
+        if batches:
+            print(f"{stored} stored, {duplicates} duplicates", flush=True)
+
+
+def security(options):
+    sasl, tls = "SASL_" if options.username else "", None
+    if options.ca_file:
+        tls = create_ssl_context(
+            cafile=options.ca_file, certfile=options.cert_file, keyfile=options.key_file
+        )
+    password = options.password_file and Path(options.password_file).read_text().splitlines()[0]
+    return {
+        "security_protocol": sasl + ("SSL" if tls else "PLAINTEXT"),
+        "ssl_context": tls,
+        "sasl_mechanism": options.mechanism,
+        "sasl_plain_username": options.username,
+        "sasl_plain_password": password,
+    }
+
+
+async def run(options):
+    database, insert = open_database(options.database)
+    database.execute(TABLE)
+    database.commit()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    consumer = AIOKafkaConsumer(
+        *TOPICS,
+        bootstrap_servers=options.bootstrap,
+        group_id=options.group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",  # a new group begins with the oldest event
+        **security(options),
+    )
+    try:
+        await consumer.start()
+        await consume(consumer, database, insert, stop)
+    finally:
+        await consumer.stop()
+        database.close()
+
+
+def main():
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("bootstrap", help="brokers, HOST:PORT,HOST:PORT")
+    add("--database", default="events.sqlite", help="SQLite file, or postgresql://USER@HOST/NAME")
+    add("--group", default="clearline-events", help="copies with one name share the partitions")
+    add("--username", help="with it, SASL")
+    add("--password-file", help="its first line is the password")
+    add("--mechanism", default="SCRAM-SHA-512", help="or SCRAM-SHA-256, PLAIN (not without TLS)")
+    add("--ca-file", help="PEM of who signed the brokers' certificates; with it, TLS")
+    add("--cert-file", help="PEM of who we are, where brokers ask for it")
+    add("--key-file", help="its key")
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
