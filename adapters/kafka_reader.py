@@ -171,7 +171,8 @@ class KafkaReader:
     async def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with suppress(TimeoutError):
+            # aiokafka lets the end of its own tasks through.
+            with suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(CLOSE_S):
                     await consumer.stop()
 

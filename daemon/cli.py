@@ -228,8 +228,8 @@ def outbox(
 ) -> None:
     """Show which events wait, for whom and how long there is room, also while the line runs.
 
-    A dead letter is an event that its receiver refused for good: too large, or not allowed. Mend the
-    reason, then put it back with --requeue.
+    A dead letter is an event that its receiver refused for good: too large, or not allowed. Mend
+    the reason, then put it back with --requeue.
     """
     from daemon.records import outbox_report
 

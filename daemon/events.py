@@ -9,6 +9,7 @@ from daemon.records.ledger import Counts, Unrecorded
 from daemon.records.outbox_file import KINDS
 from daemon.records.outbox_losses import Shed
 from daemon.records.outbox_rescue import Damage
+from daemon.records.reported import Reported
 from daemon.stations.chains import Chain
 from model.regions import Region
 
@@ -122,8 +123,8 @@ def uninspected(
 
 
 def of_line(line: Line, kind: str, run: int, moment: Moment, data: Mapping[str, Any]) -> Event:
-    """`kind`: started, stopped, summary, model_changed, alarm, unrecorded, drift, shed or
-    outbox_replaced; `run` counts the daemon's starts."""
+    """`kind`: started, stopped, summary, model_changed, alarm, unrecorded, unreported, drift, shed
+    or outbox_replaced; `run` counts the daemon's starts."""
     id_ = f"{line.name}/{run}/{kind}/{moment.order_ns}"
     place = _sequence(run, moment.order_ns)
     flat = {"kind": kind, "run": run, **data}
@@ -139,6 +140,17 @@ def unrecorded(gap: Unrecorded) -> dict[str, Any]:
         "last_epoch": gap.last[0],
         "last_sequence": gap.last[1],
         "count": gap.count,
+    }
+
+
+def unreported(told: Reported, defects: int, uninspected: int) -> dict[str, Any]:
+    """Verdicts that were given, and that a crash kept from being told."""
+    return {
+        "camera": told.camera,
+        "after_epoch": told.epoch,
+        "after_sequence": told.sequence,
+        "defects": max(0, defects - told.defects),
+        "uninspected": max(0, uninspected - told.uninspected),
     }
 
 

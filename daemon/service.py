@@ -22,6 +22,7 @@ from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence
 from daemon.records.ledger import Ledger
 from daemon.records.outbox import Outbox
+from daemon.records.reported import Reported
 from daemon.stations.ingest import Ingest
 from daemon.stations.judge import Judge
 from daemon.stations.publish import Publish
@@ -170,16 +171,28 @@ class Service:
     async def _announce_gaps(self) -> None:
         """First the event, durable, then the ledger: a kill in between says it twice, not never.
         Where there is no room for the event the gap stays open, for the next start to announce."""
+        outbox = self.parts.outbox
         for account in self.parts.ledger.accounts():
-            gap = account.gap()
-            if gap is None:
-                continue
-            log.warning("frames unrecorded", camera=gap.camera, frames=gap.count)
-            event = self.parts.publish.line_event("unrecorded", events.unrecorded(gap))
-            if await asyncio.wrap_future(self.parts.outbox.store(event)):
-                account.close_gap()
+            told = await asyncio.wrap_future(outbox.reported(account.camera))
+            counts, gap = account.counts(), account.gap()
+            uninspected = sum(counts.uninspected.values())
+            lost: dict[str, dict[str, Any]] = {}
+            if told is not None and told.is_behind(counts.defect, uninspected):
+                lost["unreported"] = events.unreported(told, counts.defect, uninspected)
+            if gap is not None:
+                lost["unrecorded"] = events.unrecorded(gap)
+                uninspected += gap.count
+            for kind, data in lost.items():
+                log.warning(kind, **data)
+                event = self.parts.publish.line_event(kind, data)
+                if not await asyncio.wrap_future(outbox.store(event)):
+                    log.error("not announced: no room in the outbox", camera=account.camera)
+                    break
             else:
-                log.error("not announced: no room in the outbox", camera=gap.camera)
+                account.close_gap()
+                last = account.last_received
+                known = Reported(account.camera, counts.defect, uninspected, *last)
+                await asyncio.wrap_future(outbox.settle(known))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before a stop was asked for."""

@@ -19,16 +19,13 @@ from adapters.jsonl_files import numbered
 from adapters.ports import Event, Refusal
 from adapters.sinks.cloud_event import structured
 
-MAX_BYTES = 64 << 20
-KEEP = 8
-
 _encode = msgspec.json.Encoder().encode
 
 
 class JsonLinesSink:
     """Appends, and says an event is safe once the disk has it. Files are written in its thread."""
 
-    def __init__(self, path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> None:
+    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
         """`max_bytes`: of one file; only a single line that is larger exceeds it. `keep`: how many
         files there are besides the one that grows, at least 1."""
         self._path, self._max_bytes, self._keep = path, max_bytes, keep

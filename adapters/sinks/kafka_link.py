@@ -171,7 +171,7 @@ class KafkaLink:
     async def leave(self) -> None:
         """Cuts its connections and ends its tasks. Takes a moment; where a broker is being
         connected and does not answer, the time that aiokafka has for that."""
-        if self._producer is None or self._starting is None:
+        if self._starting is None:
             return
         try:
             await asyncio.wait([self._starting])

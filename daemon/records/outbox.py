@@ -34,6 +34,7 @@ from daemon.records.outbox_file import (
 from daemon.records.outbox_losses import Losses
 from daemon.records.outbox_rescue import Damage, Mark
 from daemon.records.outbox_room import Put, fitting
+from daemon.records.reported import Reported, reported
 
 GROUP = 256  # events in a commit at most
 MOST_IN_MEMORY = 4096  # events, for a disk that takes nothing
@@ -123,6 +124,14 @@ class Outbox:
         """Events that some sink does not have yet, on the disk or on their way there."""
         return self._ask(lambda: self._file.depth() + len(self._puts()))
 
+    def reported(self, camera: str) -> Future[Reported | None]:
+        """What events have told of its frames; None where nothing is known of that."""
+        return self._ask(lambda: self._file.reported(camera))
+
+    def settle(self, known: Reported) -> Future[None]:
+        """Count on from here what events tell of a camera's frames."""
+        return self._ask(partial(self._settle, known))
+
     def close(self) -> None:
         """Commits what was put, then closes. Blocks until done."""
         self._closed = True
@@ -132,7 +141,7 @@ class Outbox:
     def _write(self, event: Event, durable: "Future[bool] | None") -> None:
         kind = kind_of(event)
         try:
-            put = Put(kind, encode(event), durable)
+            put = Put(kind, encode(event), reported(event), durable)
         except (TypeError, ValueError) as error:
             self._ask(partial(self.losses.shed, Counter({kind: 1}), f"{event.id}: {error}"))
             _tell(durable, False)
@@ -210,7 +219,7 @@ class Outbox:
 
     def _commit(self, *, last: bool) -> None:
         """One transaction of all that is pending. Where it fails, all of it stays pending."""
-        said = [Put(kind_of(e), encode(e)) for e in self.losses.to_say(now=last)]
+        said = [Put(kind_of(e), encode(e), None) for e in self.losses.to_say(now=last)]
         expires = time.monotonic() - self._expired_s >= EXPIRE_SECONDS
         if not (self._pending or said or expires):
             return
@@ -224,6 +233,9 @@ class Outbox:
                 outlived = self._file.expire(now - self._age_s) if expires else Counter[Kind]()
                 kept, shed = fitting([*puts, *said], self._file, self._shed_first)
                 self._file.insert([(now, put.kind, None, put.body) for put in kept])
+                for put in puts:  # also of what is given up: that is said as well
+                    if put.tells is not None:
+                        self._file.report(put.tells)
                 last_seq = self._file.last_seq()
         except sqlite3.Error as error:
             self._failed(error)
@@ -248,6 +260,10 @@ class Outbox:
         if kept:
             for committed in tuple(self.on_commit):
                 committed()
+
+    def _settle(self, known: Reported) -> None:
+        with self._file.transaction():
+            self._file.settle(known)
 
     def _acknowledge(self, told: _Acknowledge, now: float) -> None:
         for refusal in told.refused:

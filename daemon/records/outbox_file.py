@@ -18,6 +18,7 @@ import msgspec
 
 from adapters.ports import Event
 from daemon.errors import StateError
+from daemon.records.reported import Reported
 
 PAGE_BYTES = 4096
 APPLICATION_ID = 0x434C5231  # "CLR1", in the file's header
@@ -42,6 +43,13 @@ CREATE TABLE events (
 CREATE INDEX events_by_kind ON events (kind, seq);
 CREATE TABLE limits (max_bytes INTEGER NOT NULL);
 CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE TABLE reported (
+    camera TEXT PRIMARY KEY,
+    defects INTEGER NOT NULL,
+    uninspected INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL
+);
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
@@ -204,6 +212,28 @@ class OutboxFile:
             (now, *values),
         )
         return self._db.execute(f"DELETE FROM dead_letters{which}", values).rowcount
+
+    # What was told of frames
+
+    def reported(self, camera: str) -> Reported | None:
+        """In all; None where this file never heard of the camera."""
+        found = self._db.execute("SELECT * FROM reported WHERE camera = ?", (camera,)).fetchone()
+        return None if found is None else Reported(*found)
+
+    def report(self, more: Reported) -> None:
+        """Adds to what was told of a camera that this file has heard of."""
+        self._db.execute(
+            "UPDATE reported SET defects = defects + ?, uninspected = uninspected + ?,"
+            " epoch = ?, sequence = ? WHERE camera = ?",
+            (more.defects, more.uninspected, more.epoch, more.sequence, more.camera),
+        )
+
+    def settle(self, known: Reported) -> None:
+        """From now on this is what was told."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO reported VALUES (?, ?, ?, ?, ?)",
+            (known.camera, known.defects, known.uninspected, known.epoch, known.sequence),
+        )
 
     # Bounds
 

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from daemon.records.outbox_file import PAGE_BYTES, Kind, OutboxFile
+from daemon.records.reported import Reported
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -14,6 +15,7 @@ class Put:
 
     kind: Kind
     body: bytes
+    tells: Reported | None
     durable: "Future[bool] | None" = None
     """Who waits for the answer, if anyone."""
 

@@ -179,9 +179,10 @@ def _shed(data: Data) -> str:
 
 
 def _outbox_replaced(data: Data) -> str:
-    saved, lost = data.pop("saved"), data.pop("lost")
+    saved, lost, file = data.pop("saved"), data.pop("lost"), data.pop("file")
     how_many = "nobody knows how many" if lost is None else lost
-    return f"{data.pop('problem')}; {saved} saved, {how_many} lost; now {data.pop('file')}"
+    words = f"{data.pop('problem')}; {saved} saved, {how_many} lost"
+    return f"{words}; set aside as {file}" if file else words
 
 
 _KINDS: Mapping[str, Callable[[Data], str]] = {

@@ -6,8 +6,8 @@ Offsets are committed only after the database has committed, so nothing is lost 
 killed, when Kafka delivers again, or when partitions move to another copy of it.
 
 Needs Python 3.11 with aiokafka, and psycopg for PostgreSQL. Run as many copies as there are
-partitions. Ends on SIGTERM or Ctrl-C, after the batch that it has. While no broker answers it
-waits; what the database refuses ends it: let a service manager start it again.
+partitions. Ends on SIGTERM or Ctrl-C, after the batch that it has. Once connected it waits for a
+broker that is away; all else ends it: let a service manager start it again.
 """
 
 import argparse
@@ -35,19 +35,18 @@ FLAT = {name: type_ for type_, names in COLUMNS.items() for name in names.split(
 NAMES = ("source", "id", "type", *FLAT, "data")
 TABLE = (
     "CREATE TABLE IF NOT EXISTS events (source TEXT NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL,"
-    f" {', '.join(f'{name} {type_}' for name, type_ in FLAT.items())}, data TEXT NOT NULL,"
-    " PRIMARY KEY (source, id))"
+    f" {', '.join(map(' '.join, FLAT.items()))}, data TEXT NOT NULL, PRIMARY KEY (source, id))"
 )
 INSERT = (
     f"INSERT INTO events ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
     " ON CONFLICT (source, id) DO NOTHING"
 )
-POSTGRES = ("postgresql://", "postgres://")
+ANSWER_S = 10  # for a broker, before we go on or leave without it
 
 
 def open_database(where):
     """A connection, and the INSERT in its dialect."""
-    if where.startswith(POSTGRES):
+    if where.startswith(("postgresql://", "postgres://")):
         import psycopg
 
         return psycopg.connect(where), INSERT.replace("?", "%s")
@@ -57,7 +56,6 @@ def open_database(where):
 
 
 def row(record):
-    """None for what is no event."""
     try:
         headers = {name: value.decode() for name, value in record.headers}
         data = json.loads(record.value)
@@ -65,37 +63,33 @@ def row(record):
         return (*names, *(data.get(name) for name in FLAT), record.value.decode())
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
-        print(f"passed over {place}: {error!r}", file=sys.stderr, flush=True)
+        print(f"passed over {place}: {error!r}", file=sys.stderr)
         return None
 
 
 def store(database, insert, rows):
-    """How many were new. All of them or none; then they are on the disk."""
-    cursor, new = database.cursor(), 0
-    try:
-        for values in rows:
-            cursor.execute(insert, values)
-            new += cursor.rowcount
-        database.commit()
-    except BaseException:
-        database.rollback()
-        raise
-    return new
+    """How many were new. All of them are on the disk then, or this ends."""
+    cursor = database.cursor()
+    cursor.executemany(insert, rows)
+    database.commit()
+    return cursor.rowcount
 
 
 async def consume(consumer, database, insert, stop):
     stored = duplicates = 0
     while not stop.is_set():
         batches = await consumer.getmany(timeout_ms=500, max_records=500)
-        rows = [row(record) for batch in batches.values() for record in batch]
-        rows = [values for values in rows if values is not None]
+        if not batches:
+            continue
+        rows = [values for batch in batches.values() for values in map(row, batch) if values]
         # In a thread: a slow database must not keep the consumer from its group.
-        new = await asyncio.to_thread(store, database, insert, rows)
+        new = await asyncio.to_thread(store, database, insert, rows) if rows else 0
         stored, duplicates = stored + new, duplicates + len(rows) - new
-        with contextlib.suppress(KafkaError):  # not ours any more, or nobody there: they come again
-            await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in batches.items()})
-        if batches:
-            print(f"{stored} stored, {duplicates} duplicates", flush=True)
+        print(f"{stored} stored, {duplicates} duplicates", flush=True)
+        # Where the partition is not ours any more, or nobody is there, they come again.
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                await consumer.commit({tp: batch[-1].offset + 1 for tp, batch in batches.items()})
 
 
 def security(options):
@@ -133,13 +127,14 @@ async def run(options):
         await consumer.start()
         await consume(consumer, database, insert, stop)
     finally:
-        await consumer.stop()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):  # aiokafka's own one
+            await asyncio.wait_for(consumer.stop(), ANSWER_S)
         database.close()
 
 
 def main():
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("bootstrap", help="brokers, HOST:PORT,HOST:PORT")
     add("--database", default="events.sqlite", help="SQLite file, or postgresql://USER@HOST/NAME")

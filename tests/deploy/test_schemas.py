@@ -1,6 +1,7 @@
 """The schemas of events: they take what daemon.events makes, and nothing beside it."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -17,7 +18,10 @@ from daemon.drift import Drift
 from daemon.events import Line, Model, Moment
 from daemon.recipes import Switched
 from daemon.records.ledger import Counts, Unrecorded
+from daemon.records.outbox_losses import Shed
+from daemon.records.outbox_rescue import Damage
 from daemon.records.reconcile import Disagreement
+from daemon.records.reported import Reported
 from daemon.stations.chains import Chain
 from daemon.stations.judge import Finding
 from daemon.worker.protocol import Result
@@ -62,11 +66,9 @@ COUNTS = events.summary({
     "cam1": Counts(24, 10, 1, dict.fromkeys(Reason, 1), 1), "cam2": Counts(0, 0, 0, {}, 0),
 })  # fmt: skip
 DRIFT = asdict(Drift("cam2", "foil-a", 0.31, 1000, 0.2, 0.15, "drifting"))
-SHED = {
-    "since_ms": MOMENT.wall_ns // 1_000_000, "pictures": 3, "reason": "no room",
-    "events": {"defect": 0, "camera": 2, "line": 1, "summary": 7},
-}  # fmt: skip
-REPLACED = {"file": "/var/lib/clearline/outbox.bad", "problem": "malformed", "saved": 3, "lost": 1}
+SHED = events.shed(Shed(MOMENT.wall_ns, Counter({"camera": 2, "summary": 7}), "no room"))
+REPLACED = events.outbox_replaced(Damage("malformed", "outbox.sqlite.damaged-1", 3, 1))
+WHOLE = events.outbox_replaced(Damage("its last commits are missing", None, 3, None))
 GAP = Unrecorded("cam2", (0, 0), (17, 4), 5)
 
 # Every kind, and every null that a kind may have.
@@ -87,12 +89,12 @@ SAMPLES: dict[str, Event] = {
     "model_changed": of_line("model_changed", asdict(Switched("cam2", "foil-a", "foil-b", 38.25))),
     "alarm": of_line("alarm", asdict(Disagreement("ok_not_passed", 1, 3))),
     "unrecorded": of_line("unrecorded", events.unrecorded(GAP)),
+    "unreported": of_line("unreported", events.unreported(Reported("cam2", 3, 9, 17, 4), 5, 9)),
     "drift": of_line("drift", DRIFT),
     "shed": of_line("shed", SHED),
+    "shed pictures": of_line("shed", events.shed_pictures(MOMENT.wall_ns, 3)),
     "outbox_replaced": of_line("outbox_replaced", REPLACED),
-    "outbox_replaced, loss unknown": of_line(
-        "outbox_replaced", REPLACED | {"file": None, "lost": None}
-    ),
+    "outbox_replaced, loss unknown": of_line("outbox_replaced", WHOLE),
 }
 each_sample = pytest.mark.parametrize("event", SAMPLES.values(), ids=SAMPLES)
 

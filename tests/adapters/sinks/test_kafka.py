@@ -16,6 +16,7 @@ from adapters.sinks import kafka, kafka_link
 from adapters.sinks.kafka import KafkaSink
 
 WALL_NS = 1_785_312_000_123_456_789
+STRETCH_S = 0.001
 LONGEST_STRETCH_S = 0.004
 
 
@@ -148,12 +149,14 @@ async def test_a_topic_that_was_missing_is_found_once_it_is_made(
     assert numbers(await broker.read_all("late")) == [0]
 
 
+@pytest.mark.parametrize("filling", [50, 2000])
 async def test_sending_leaves_the_loop_to_others_all_the_time(
-    broker: KafkaBroker, sink: KafkaSink
+    broker: KafkaBroker, sink: KafkaSink, filling: int
 ) -> None:
     """In CPU time of this thread: what other processes take is no fault of ours."""
-    await broker.create_topic("busy", partitions=3)
-    events = [event("busy", n, f"a/{n % 8}", filling=2000) for n in range(2000)]
+    topic = f"busy-{filling}"
+    await broker.create_topic(topic, partitions=3)
+    events = [event(topic, n, f"a/{n % 8}", filling) for n in range(4000)]
     await sink.send(events[:1])
     stretches: list[float] = []
 
@@ -167,7 +170,9 @@ async def test_sending_leaves_the_loop_to_others_all_the_time(
     await sink.send(events)
     watcher.cancel()
     assert len(stretches) > 100
-    assert max(stretches) < LONGEST_STRETCH_S
+    ordered = sorted(stretches)
+    assert ordered[len(ordered) * 98 // 100] < STRETCH_S
+    assert ordered[-1] < LONGEST_STRETCH_S
 
 
 async def test_nothing_to_send_needs_no_broker(tmp_path: Path) -> None:
