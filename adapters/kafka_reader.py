@@ -170,11 +170,20 @@ class KafkaReader:
 
     async def _leave(self) -> None:
         consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            # aiokafka lets the end of its own tasks through.
-            with suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(CLOSE_S):
+        if consumer is None:
+            return
+        # Closed in peace they would wait for a frozen broker to read what it was sent.
+        for connection in consumer._client._conns.values():
+            if connection.connected():
+                connection._writer.transport.abort()
+        # aiokafka lets the end of its own tasks through, and then leaves the rest as it is.
+        with suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(CLOSE_S):
+                try:
                     await consumer.stop()
+                finally:
+                    await consumer._client.close()
+        await asyncio.sleep(0)  # sockets are closed in the loop's next turn
 
 
 def _options(settings: KafkaSettings) -> dict[str, Any]:
@@ -216,4 +225,5 @@ def _line(record: Any) -> Line:
             expected="a JSON object",
         )
     content = headers.get("content-type", "application/json")
-    return {"type": record.topic, **attributes, "datacontenttype": content, "data": data}
+    attributes.setdefault("type", record.topic)
+    return {**attributes, "datacontenttype": content, "data": data}

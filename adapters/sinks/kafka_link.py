@@ -7,6 +7,7 @@ fails: the next connection has a producer of its own. Event loop only.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ def load_aiokafka() -> Any:
             "Kafka needs a package that is not installed",
             expected="the extra clearline[kafka]",
         ) from error
+    # It logs what it tries again by itself; our errors say it once, and where it was.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     return aiokafka
 
 

@@ -119,6 +119,8 @@ class Ingest:
         self._on_loop(self._desk.frame, frame)
 
     def unseen(self, shot: Shot, reason: Reason) -> None:
+        if reason is Reason.OVERLOAD and self._stopping.is_set():
+            reason = Reason.SHUTDOWN  # no slot was lent, and none would have been
         self._on_loop(self._desk.unseen, self._receive(shot), reason)
 
     def _receive(self, shot: Shot) -> Exposure:

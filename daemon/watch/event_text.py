@@ -149,7 +149,8 @@ def _model_changed(data: Data) -> str:
 
 
 def _alarm(data: Data) -> str:
-    return f"{data.pop('alarm')}: {data.pop('parts')} parts, {data.pop('in_all')} since the start"
+    alarm, parts = data.pop("alarm"), _many(data.pop("parts"), "part")
+    return f"{alarm}: {parts}, {data.pop('in_all')} since the start"
 
 
 def _unrecorded(data: Data) -> str:

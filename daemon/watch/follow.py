@@ -109,11 +109,10 @@ def _show(
                 _remark(told)
             elif where.takes(told):
                 show(told)
+        sys.stdout.flush()
         if not follow:
             return
-        if found:
-            sys.stdout.flush()
-        else:
+        if not found:
             time.sleep(POLL_S)
 
 

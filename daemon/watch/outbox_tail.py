@@ -121,7 +121,7 @@ def _newest(db: sqlite3.Connection) -> int:
 def _line(row: _Row) -> Line:
     seq, _, crc, body = row
     try:
-        if zlib.crc32(body) == crc:
+        if isinstance(body, bytes) and zlib.crc32(body) == crc:
             return structured(decode(body))
     except msgspec.DecodeError:
         pass

@@ -1,13 +1,11 @@
-#!/usr/bin/env python3
 """Write Clearline's events into a database: an example to take and change.
 
 Each event is one row, however often it is delivered: (source, id) is the key of duplicates.
 Offsets are committed only after the database has committed, so nothing is lost when this is
 killed, when Kafka delivers again, or when partitions move to another copy of it.
 
-Needs Python 3.11 with aiokafka, and psycopg for PostgreSQL. Run as many copies as there are
-partitions. Ends on SIGTERM or Ctrl-C, after the batch that it has. Once connected it waits for a
-broker that is away; all else ends it: let a service manager start it again.
+Needs aiokafka, and psycopg for PostgreSQL. Run as many copies as there are partitions. SIGTERM and
+Ctrl-C end it after its batch, trouble it cannot wait out at once: let a service manager restart it.
 """
 
 import argparse
@@ -16,7 +14,6 @@ import contextlib
 import json
 import signal
 import sqlite3
-import sys
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer
@@ -63,7 +60,7 @@ def row(record):
         return (*names, *(data.get(name) for name in FLAT), record.value.decode())
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
-        print(f"passed over {place}: {error!r}", file=sys.stderr)
+        print(f"passed over {place}: {error!r}", flush=True)
         return None
 
 

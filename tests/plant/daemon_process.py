@@ -13,10 +13,31 @@ from typing import Any
 
 from daemon.records.ledger import Counts, Ledger
 
+INSTANT = """\
+from daemon.worker import handle
+handle.PROGRAM = "plant.instant_worker"
+from daemon.cli import main
+main()
+"""
+
 
 class DaemonProcess:
-    def __init__(self, config: Path, state: Path, environment: Mapping[str, str] = {}) -> None:
-        """`state` is what the configuration names as `state_dir`; the log goes beside it."""
+    def __init__(
+        self,
+        config: Path,
+        state: Path,
+        environment: Mapping[str, str] = {},
+        defect_every: int | None = None,
+    ) -> None:
+        """`state` is what the configuration names as `state_dir`; the log goes beside it. With
+        `defect_every` the workers are `plant.instant_worker`."""
+        self._command = ["-m", "daemon.cli"]
+        if defect_every is not None:
+            tests = str(Path(__file__).parents[1])
+            environment = {
+                **environment, "PLANT_DEFECT_EVERY": str(defect_every), "PYTHONPATH": tests,
+            }  # fmt: skip
+            self._command = ["-c", INSTANT]
         self._config, self._state = config, state
         self._environment = {**os.environ, **environment}
         self.log = config.with_suffix(".log")
@@ -26,7 +47,7 @@ class DaemonProcess:
         """Does not wait until it serves."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daemon.cli", "run", str(self._config)],
+                [sys.executable, *self._command, "run", str(self._config)],
                 stderr=log, env=self._environment,
             )  # fmt: skip
 
@@ -76,9 +97,12 @@ def memory(pid: int | str, what: str) -> int:
 
 @contextmanager
 def running(
-    config: Path, state: Path, environment: Mapping[str, str] = {}
+    config: Path,
+    state: Path,
+    environment: Mapping[str, str] = {},
+    defect_every: int | None = None,
 ) -> Iterator[DaemonProcess]:
-    daemon = DaemonProcess(config, state, environment)
+    daemon = DaemonProcess(config, state, environment, defect_every)
     try:
         yield daemon
     finally:

@@ -204,6 +204,7 @@ async def test_closing_is_bounded_while_a_frozen_broker_is_connected_to(
 
     monkeypatch.setattr(kafka_link.KafkaLink, "_ask", asked_and_frozen)
     sink = sink_to(broker)
+    tasks = len(asyncio.all_tasks())
     try:
         with pytest.raises(SinkError, match="does not answer"):
             await sink.send([event("closing", 0)])
@@ -212,6 +213,7 @@ async def test_closing_is_bounded_while_a_frozen_broker_is_connected_to(
         assert time.monotonic() - before < kafka.CLOSE_S + 0.5
     finally:
         broker.thaw()
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
 
 
 async def test_a_sink_that_never_connected_closes(broker: KafkaBroker) -> None:

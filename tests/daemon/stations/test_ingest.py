@@ -171,6 +171,27 @@ async def test_stop_ends_a_camera_that_waits_for_a_slot(line: Line, until: Until
     assert line.account.counts().received == SLOTS
 
 
+async def test_what_is_exposed_while_the_line_stops_is_no_overload(
+    line: Line, until: Until
+) -> None:
+    """A stop lends no slots any more: to a camera that looks as if all were in use."""
+    stopped_line, exposed = threading.Event(), threading.Event()
+
+    def script(intake: Intake, _: threading.Event) -> None:
+        exposed.set()
+        stopped_line.wait(5)
+        assert intake.lend(FORMAT, wait=False) is None
+        intake.unseen(Shot(0, 0), Reason.OVERLOAD)
+
+    line.scripts.append(script)
+    line.ingest.start()
+    await until(exposed.is_set)
+    line.ingest.stop()
+    stopped_line.set()
+    await line.ingest.done.wait()
+    assert Reason.SHUTDOWN in line.desk.kinds()
+
+
 async def test_stop_ends_a_camera_that_waits_for_its_next_exposure_and_makes_no_other(
     line: Line, until: Until
 ) -> None:
