@@ -41,6 +41,7 @@ if [ "$kind" = dev ]; then  # the real parts that tests talk to
     [ -x /usr/sbin/mosquitto ] || system_packages mosquitto
     command -v faketime >/dev/null || system_packages faketime
     command -v openssl >/dev/null || system_packages openssl
+    [ -d /usr/lib/postgresql ] || system_packages postgresql
     command -v mvn >/dev/null || system_packages maven
     command -v java >/dev/null || system_packages openjdk-17-jre-headless
     kafka=.venv/kafka pom=tests/plant/kafka-pom.xml
