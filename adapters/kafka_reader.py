@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 import clearline
-from adapters.sinks.kafka_link import KafkaSettings, load_aiokafka, tls_context
+from adapters.errors import SinkError
+from adapters.kafka_cluster import KafkaCluster, KafkaSettings
 
 ANSWER_S = 5.0
 """For a broker, to whatever it is asked."""
@@ -46,10 +47,9 @@ class KafkaReader:
 
     def __init__(self, settings: KafkaSettings, topics: Sequence[str]) -> None:
         """Connects nothing. UsageError where Kafka is not installed, or a certificate is bad."""
-        self._kafka = load_aiokafka()
-        self._cluster = ",".join(settings.bootstrap)
+        self._cluster = KafkaCluster(settings)
+        self._kafka = self._cluster.kafka
         self._topics = tuple(topics)
-        self._options = _options(settings)
         self._runner = asyncio.Runner()
         self._consumer: Any = None
         self._next: dict[Any, int] = {}
@@ -76,16 +76,20 @@ class KafkaReader:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return self._runner.run(work)
+        except SinkError as error:  # nobody takes us, and it says why
+            raise KafkaReadError(
+                error.problem, key=error.key, value=error.value, expected=error.expected
+            ) from error
         except TimeoutError as error:
             self._runner.run(self._leave())
             raise KafkaReadError(
-                f"does not answer within {ANSWER_S:g} s", value=self._cluster
+                f"does not answer within {ANSWER_S:g} s", value=self._cluster.name
             ) from error
         # ValueError: SCRAM that does not add up.
         except (self._kafka.errors.KafkaError, OSError, ValueError) as error:
             self._runner.run(self._leave())
             problem = f"{type(error).__name__} {error}".strip()
-            raise KafkaReadError(f"cannot be read: {problem}", value=self._cluster) from error
+            raise KafkaReadError(f"cannot be read: {problem}", value=self._cluster.name) from error
 
     async def _read(self) -> list[Line]:
         consumer = await self._connected()
@@ -141,9 +145,17 @@ class KafkaReader:
         return [record for record in found if record.offset < end]
 
     async def _connected(self) -> Any:
+        server = await self._cluster.first_that_takes_us() if self._consumer is None else ""
         async with asyncio.timeout(ANSWER_S):
             if self._consumer is None:
-                self._consumer = self._kafka.AIOKafkaConsumer(**self._options)
+                self._consumer = self._kafka.AIOKafkaConsumer(
+                    bootstrap_servers=server,
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    request_timeout_ms=int(2000 * ANSWER_S),
+                    **self._cluster.options,
+                )
                 await self._consumer.start()
                 await self._look()
                 self._go_on_at(self._next)
@@ -184,24 +196,6 @@ class KafkaReader:
                 finally:
                     await consumer._client.close()
         await asyncio.sleep(0)  # sockets are closed in the loop's next turn
-
-
-def _options(settings: KafkaSettings) -> dict[str, Any]:
-    context = None if settings.tls is None else tls_context(settings.tls)
-    sasl = "" if settings.username is None else "SASL_"
-    return {
-        "bootstrap_servers": list(settings.bootstrap),
-        "client_id": settings.client_id,
-        "group_id": None,
-        "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
-        "request_timeout_ms": int(2000 * ANSWER_S),
-        "security_protocol": sasl + ("PLAINTEXT" if context is None else "SSL"),
-        "ssl_context": context,
-        "sasl_mechanism": settings.mechanism,
-        "sasl_plain_username": settings.username,
-        "sasl_plain_password": settings.password or "",
-    }
 
 
 def _time(record: Any) -> int:

@@ -175,12 +175,15 @@ class Verdict:
         return (self.decided_ns - self.exposure.exposed_ns) / 1e6
 
 
+EventType = Literal["clearline.defect.v1", "clearline.camera.v1", "clearline.line.v1"]
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """What the plant is told: CloudEvents' attributes and a flat JSON object."""
 
     id: str
-    type: Literal["clearline.defect.v1", "clearline.camera.v1", "clearline.line.v1"]
+    type: EventType
     source: str
     subject: str
     key: str
@@ -276,6 +279,9 @@ class EventSink(Protocol):
 
         Raises SinkError where it is not known, or nobody is there: all of them are sent again.
         """
+
+    async def ready(self) -> None:
+        """Raises SinkError where it would take nothing now: asked before a line is started."""
 
     async def close(self) -> None:
         """Bounded, whatever state the far end is in."""

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.errors import SourceError
-from adapters.ports import FrameFormat, FrameSource, Lease, Pixels, Reason, Shot
+from adapters.errors import SinkError, SourceError
+from adapters.ports import EventSink, FrameFormat, FrameSource, Lease, Pixels, Reason, Shot
 from daemon import config, edges, wiring
 from daemon.config import Configuration
 from daemon.errors import ConfigurationError, StateError, WorkerError
@@ -65,7 +65,7 @@ def check_line(path: Path) -> dict[str, Any]:
     hashed = wiring.configuration_hash(settings)
     models = {name: wiring.read_recipe(r, hashed).model for name, r in settings.recipes.items()}
     edges.plc_road(settings)
-    edges.event_sinks(settings)
+    sinks = edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     said: dict[str, Any] = {
@@ -78,12 +78,27 @@ def check_line(path: Path) -> dict[str, Any]:
             for name, camera in settings.cameras.items()
         },
     }
+    said |= asyncio.run(_ready(sinks))
     try:
         claim = state_dir.claim(settings.state_dir)
     except StateError:
         return said | {"load": "not measured: this line is running"}
     with claim:
         return said | _measured(settings, path.parent)
+
+
+async def _ready(sinks: Mapping[str, EventSink]) -> dict[str, str]:
+    """A sink that is away is said and no error: the line starts without it, and events wait."""
+    said = {}
+    for name, sink in sinks.items():
+        try:
+            await sink.ready()
+            said[f"events to {name}"] = "ready"
+        except SinkError as error:
+            said[f"events to {name}"] = f"would wait: {error}"
+        finally:
+            await sink.close()
+    return said
 
 
 def _measured(settings: Configuration, base: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ daemon's own process never holds it.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from typer._click.exceptions import ClickException, NoArgsIsHelpError
@@ -37,6 +37,10 @@ CalibrationFile = Annotated[
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, last on standard output.")]
 Config = Annotated[Path, typer.Argument(help="A configuration file (TOML).")]
+
+
+Source = Literal["kafka", "outbox", "jsonl"]
+Type = Literal["defect", "camera", "line"]
 
 
 @app.command()
@@ -215,6 +219,32 @@ def ledger(
     else:
         for camera, counts in told["cameras"].items():
             console.print_table(f"camera {camera}", counts)
+
+
+@app.command()
+def events(
+    config: Config,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    source: Annotated[
+        Source | None,
+        typer.Option("--from", help="Kafka where the line has it, else its outbox."),
+    ] = None,
+    type_: Annotated[Type | None, typer.Option("--type", help="Of one topic only.")] = None,
+    camera: Annotated[str | None, typer.Option(help="About one camera only.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="defect, up, down, gap, uninspected, summary, shed, …")
+    ] = None,
+    last: Annotated[int, typer.Option(min=0, help="So many of what is there already.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One CloudEvent a line.")] = False,
+) -> None:
+    """Show what the plant is told, from Kafka, the outbox or the line's files; changes nothing.
+
+    For example: clearline events line.toml --follow --type defect --camera left
+    """
+    from daemon.watch.follow import Filter, show_events
+
+    where = Filter(type_, camera, kind)
+    show_events(config, source, follow=follow, last=last, where=where, as_json=json)
 
 
 @app.command()

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adapters.errors import SourceUrlError
+from adapters.kafka_cluster import KafkaSettings
 from adapters.ports import EventSink, FrameSource
 from adapters.sinks.jsonl import JsonLinesSink
 from adapters.sinks.kafka import KafkaSink
-from adapters.sinks.kafka_link import KafkaSettings
 from adapters.sinks.mqtt import MqttRoad
 from adapters.sinks.mqtt_link import MqttSettings
 from adapters.sources.product import SimulatedProduct

@@ -36,6 +36,10 @@ class JsonLinesSink:
         await loop.run_in_executor(self._thread, self._append, events)
         return ()
 
+    async def ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._append, ())
+
     async def close(self) -> None:
         self._thread.shutdown(wait=False)  # a disk that hangs does not hold the loop
 

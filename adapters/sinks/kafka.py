@@ -8,19 +8,19 @@ the event loop, which must not wait: no stretch of work is longer than about a m
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import msgspec
 
-from adapters.ports import Event, Refusal
+from adapters.errors import SinkError
+from adapters.kafka_cluster import KafkaCluster, KafkaSettings
+from adapters.ports import Event, EventType, Refusal
 from adapters.sinks.cloud_event import CONTENT_TYPE, attributes
 from adapters.sinks.kafka_link import (
     Batch,
     KafkaLink,
-    KafkaSettings,
     No,
     Partition,
-    load_aiokafka,
-    tls_context,
 )
 
 AT_ONCE = 16
@@ -40,9 +40,7 @@ class KafkaSink:
 
     def __init__(self, settings: KafkaSettings) -> None:
         """UsageError where Kafka is not installed, or a certificate cannot be used."""
-        load_aiokafka()
-        self._settings = settings
-        self._context = None if settings.tls is None else tls_context(settings.tls)
+        self._cluster = KafkaCluster(settings)
         self._link: KafkaLink | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -50,18 +48,29 @@ class KafkaSink:
         if not events:
             return ()
         try:
-            if self._link is None:
-                self._link = KafkaLink(self._settings, self._context)
-                await self._link.open()
-            return await _send(self._link, events)
+            return await _send(await self._opened(), events)
         except BaseException:
             self._leave()
             raise
+
+    async def ready(self) -> None:
+        """Raises SinkError where no broker takes us, or a topic is missing or not ours to see."""
+        link = await self._opened()  # whoever asks closes us in the end
+        for topic in get_args(EventType):
+            found = await link.partitions(topic)
+            if isinstance(found, No):
+                raise SinkError(f"is not for us: {found.reason}", key="topic", value=topic)
 
     async def close(self) -> None:
         self._leave()
         if self._leaving:
             await asyncio.wait(self._leaving, timeout=CLOSE_S)
+
+    async def _opened(self) -> KafkaLink:
+        if self._link is None:
+            self._link = KafkaLink(self._cluster)
+            await self._link.open()
+        return self._link
 
     def _leave(self) -> None:
         if self._link is not None:

@@ -3,7 +3,6 @@
 A follower outlives whatever it reads from: it says what is wrong, waits, and goes on.
 """
 
-import logging
 import sys
 import time
 from collections import deque
@@ -79,7 +78,6 @@ def show_events(
     Raises clearline.Error where nothing can be read; with `follow` only where it never could be.
     """
     settings = config.load(path)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # our errors say it
     try:
         with closing(_tail(settings, path, source, where)) as tail:
             _show(tail, follow, last, where, _print_json if as_json else _print_text)

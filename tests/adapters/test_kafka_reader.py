@@ -19,10 +19,10 @@ from plant.kafka import KafkaBroker, event, sink_to
 
 from adapters import kafka_reader
 from adapters.errors import SinkError
+from adapters.kafka_cluster import KafkaSettings
 from adapters.kafka_reader import KafkaReader, KafkaReadError, Line, RecordError
 from adapters.ports import Event
 from adapters.sinks.cloud_event import structured
-from adapters.sinks.kafka_link import KafkaSettings
 from adapters.tls import Tls
 
 LIMIT_S = 45.0

@@ -19,8 +19,8 @@ from plant.kafka import KafkaBroker, sink_to
 from plant.postgres import Postgres
 from plant.schemas import schema
 
+from adapters.kafka_cluster import KafkaSettings
 from adapters.kafka_reader import KafkaReader, KafkaReadError
-from adapters.sinks.kafka_link import KafkaSettings
 from daemon.config import Configuration
 
 FOLDER = Path(__file__).parents[2] / "deploy/kafka"
