@@ -55,9 +55,7 @@ def files(path: Path) -> list[list[int]]:
 
 
 @contextmanager
-def opened(
-    path: Path, max_bytes: int = 64 << 20, keep: int = 8
-) -> Iterator[JsonLinesSink]:
+def opened(path: Path, max_bytes: int = 64 << 20, keep: int = 8) -> Iterator[JsonLinesSink]:
     sink = JsonLinesSink(path, max_bytes, keep)
     try:
         yield sink

@@ -15,6 +15,7 @@ from aiokafka import ConsumerRecord
 from plant.kafka import KafkaBroker, event, numbers, sink_to
 from plant.mqtt import until
 
+from adapters import kafka_cluster
 from adapters.errors import SinkError
 from adapters.ports import Event
 from adapters.sinks import kafka, kafka_link
@@ -43,6 +44,7 @@ def tls_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_link, "CONNECT_S", 1.0)
+    monkeypatch.setattr(kafka_cluster, "CONNECT_S", 1.0)
     monkeypatch.setattr(kafka_link, "TOPIC_S", 1.0)
     monkeypatch.setattr(kafka_link, "ANSWER_S", 1.0)
 
@@ -196,13 +198,13 @@ async def test_closing_is_bounded_while_a_frozen_broker_is_connected_to(
 ) -> None:
     """It was frozen after it had taken us: aiokafka waits for it."""
     monkeypatch.setattr(kafka_link, "ANSWER_S", 10.0)
-    asked = kafka_link.KafkaLink._ask
+    asked = kafka_cluster.KafkaCluster._ask
 
-    async def asked_and_frozen(self: kafka_link.KafkaLink, server: str) -> None:
+    async def asked_and_frozen(self: kafka_cluster.KafkaCluster, server: str) -> None:
         await asked(self, server)
         broker.freeze()
 
-    monkeypatch.setattr(kafka_link.KafkaLink, "_ask", asked_and_frozen)
+    monkeypatch.setattr(kafka_cluster.KafkaCluster, "_ask", asked_and_frozen)
     sink = sink_to(broker)
     tasks = len(asyncio.all_tasks())
     try:
@@ -238,6 +240,7 @@ async def test_producers_left_behind_leave_nothing_behind(
     async with opened(broker) as sink:
         await sink.send(events)  # what is loaded at the first time stays
     monkeypatch.setattr(kafka_link, "CONNECT_S", 0.1)
+    monkeypatch.setattr(kafka_cluster, "CONNECT_S", 0.1)
     monkeypatch.setattr(kafka_link, "ANSWER_S", 0.1)
     tasks, descriptors = len(asyncio.all_tasks()), _descriptors()
     async with opened(broker) as sink:
