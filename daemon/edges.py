@@ -1,4 +1,4 @@
-"""The line's edges: the only file that names concrete adapters, and makes them as it is told."""
+"""The line's edges: the only file that makes cameras and sinks, of the kinds that there are."""
 
 import re
 from collections.abc import Callable

@@ -167,6 +167,20 @@ def test_a_frame_that_finds_no_room_in_the_ring_is_refused_with_what_it_takes(
     assert said.endswith("expected at least 65792")
 
 
+def test_whether_sinks_would_take_events_is_said_and_refuses_nothing(
+    written: Written, no_worker: None, tmp_path: Path
+) -> None:
+    """The line starts without them, and its events wait."""
+    path = written(left=(WOVEN, 500, 10))
+    with path.open("a") as file:
+        file.write('[kafka]\nbootstrap = ["127.0.0.1:1"]\n[events]\njsonl = "events.jsonl"\n')
+    state_dir.make(tmp_path / "state")
+    with state_dir.claim(tmp_path / "state"):
+        said = check_line(path)
+    assert said["events to kafka"].startswith("would wait: '127.0.0.1:1' is not reached")
+    assert said["events to jsonl"] == "ready"
+
+
 def test_a_running_line_is_not_measured(written: Written, no_worker: None) -> None:
     path = written(left=(WOVEN, 200, 10_000), dark=("zmq+tcp://127.0.0.1:9", 1, 1))
     state_dir.make(path.parent / "state")
