@@ -114,7 +114,11 @@ class KafkaCluster:
                 value=server,
                 expected="a certificate that the CA file vouches for",
             ) from error
-        except (OSError, UnicodeError) as error:  # the latter: what cannot be a host's name
+        except (
+            OSError,
+            UnicodeError,
+            OverflowError,
+        ) as error:  # the latter: what cannot be a host's name
             raise SinkError(f"is not reached: {error}", value=server) from error
         except errors.KafkaConnectionError as error:
             raise SinkError(

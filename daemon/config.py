@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 from daemon.errors import ConfigurationError
-from daemon.records.outbox_file import KINDS, Kind
+from daemon.records.outbox_schema import KINDS, Kind
 from model.calibration import beside
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
@@ -98,8 +98,15 @@ class MqttSettings(Section):
         return self
 
 
+def _broker(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or set(host) & set(" ,/:") or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("a broker is HOST:PORT")
+    return text
+
+
 class KafkaSettings(Section):
-    bootstrap: tuple[Annotated[str, Field(pattern=r"^[^\s:,/]+:\d{1,5}$")], ...] = ()
+    bootstrap: tuple[Annotated[str, AfterValidator(_broker)], ...] = ()
     """Brokers, HOST:PORT; no Kafka where none is named."""
     username: str | None = None
     password_file: Path | None = None

@@ -6,14 +6,14 @@ from typing import Any
 
 from adapters.ports import Event, FrameId, Reason
 from daemon.records.ledger import Counts, Unrecorded
-from daemon.records.outbox_file import KINDS
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
+from daemon.records.outbox_schema import KINDS
 from daemon.records.reported import Reported
 from daemon.stations.chains import Chain
 from model.regions import Region
 
 SCHEMA_VERSION = 1
+_RANGE = ("after", "last")
 MOST_REGIONS = 16
 """In one event, the strongest; an event stays under 64 KiB."""
 
@@ -125,7 +125,11 @@ def uninspected(
 def of_line(line: Line, kind: str, run: int, moment: Moment, data: Mapping[str, Any]) -> Event:
     """`kind`: started, stopped, summary, model_changed, alarm, unrecorded, unreported, drift, shed
     or outbox_replaced; `run` counts the daemon's starts."""
-    id_ = f"{line.name}/{run}/{kind}/{moment.order_ns}"
+    name = f"{run}/{kind}/{moment.order_ns}"
+    if kind in ("unrecorded", "unreported"):  # a crash may make us say it again: the same id then
+        after, last = (f"{data[f'{end}_epoch']}-{data[f'{end}_sequence']}" for end in _RANGE)
+        name = f"{data['camera']}/{kind}/{after}/{last}"
+    id_ = f"{line.name}/{name}"
     place = _sequence(run, moment.order_ns)
     flat = {"kind": kind, "run": run, **data}
     return _event("line", id_, line, line.name, moment.wall_ns, place, flat)
@@ -143,12 +147,17 @@ def unrecorded(gap: Unrecorded) -> dict[str, Any]:
     }
 
 
-def unreported(told: Reported, defects: int, uninspected: int) -> dict[str, Any]:
-    """Verdicts that were given, and that a crash kept from being told."""
+def unreported(
+    told: Reported, defects: int, uninspected: int, last: tuple[int, int]
+) -> dict[str, Any]:
+    """Verdicts that were given, and that a crash kept from being told. `last`: the last frame's
+    epoch and sequence."""
     return {
         "camera": told.camera,
         "after_epoch": told.epoch,
         "after_sequence": told.sequence,
+        "last_epoch": last[0],
+        "last_sequence": last[1],
         "defects": max(0, defects - told.defects),
         "uninspected": max(0, uninspected - told.uninspected),
     }

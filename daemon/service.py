@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +15,14 @@ import structlog
 from adapters.ports import Reason
 from daemon import events
 from daemon.drift import DriftWatch
+from daemon.errors import StateError
 from daemon.events import Line
 from daemon.plc import Plc
 from daemon.pulse import PERIOD_MS
 from daemon.recipes import Recipes
 from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence
-from daemon.records.ledger import Ledger
+from daemon.records.ledger import Account, Ledger
 from daemon.records.outbox import Outbox
 from daemon.records.reported import Reported
 from daemon.stations.ingest import Ingest
@@ -112,10 +114,13 @@ class Service:
         """Until a stop is asked for, every camera has shown its last frame, or a part fails."""
         stopping = asyncio.create_task(self._stopping.wait())
         shown = asyncio.create_task(self._all_shown())
-        watched = {stopping, shown, *self._tasks.values()}
+        died = asyncio.wrap_future(self.parts.outbox.died)
+        watched: set[asyncio.Future[Any]] = {stopping, shown, died, *self._tasks.values()}
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, shown):
-            task.cancel()
+        for waiting in (stopping, shown):
+            waiting.cancel()
+        if died.done():  # what happens would be recorded nowhere
+            raise StateError("ended", file=self.parts.outbox.path) from died.exception()
 
     async def drain(self) -> None:
         """No more exposures; what is in flight gets its verdict, by `shutdown` where it must."""
@@ -156,8 +161,10 @@ class Service:
                 for task in self._drainers:
                     task.cancel()
                 ended += await asyncio.gather(*self._drainers, return_exceptions=True)
-            left = await asyncio.wrap_future(parts.outbox.depth())
-            log.info("stopped", events_left=left)
+            with contextlib.suppress(TimeoutError, sqlite3.Error):
+                async with asyncio.timeout(parts.drain_seconds):
+                    left = await asyncio.wrap_future(parts.outbox.depth())
+                    log.info("stopped", events_left=left)
         gc.unfreeze()
         for result in ended:
             if isinstance(result, Exception):
@@ -171,28 +178,33 @@ class Service:
     async def _announce_gaps(self) -> None:
         """First the event, durable, then the ledger: a kill in between says it twice, not never.
         Where there is no room for the event the gap stays open, for the next start to announce."""
-        outbox = self.parts.outbox
         for account in self.parts.ledger.accounts():
-            told = await asyncio.wrap_future(outbox.reported(account.camera))
-            counts, gap = account.counts(), account.gap()
-            uninspected = sum(counts.uninspected.values())
-            lost: dict[str, dict[str, Any]] = {}
-            if told is not None and told.is_behind(counts.defect, uninspected):
-                lost["unreported"] = events.unreported(told, counts.defect, uninspected)
-            if gap is not None:
-                lost["unrecorded"] = events.unrecorded(gap)
-                uninspected += gap.count
-            for kind, data in lost.items():
-                log.warning(kind, **data)
-                event = self.parts.publish.line_event(kind, data)
-                if not await asyncio.wrap_future(outbox.store(event)):
-                    log.error("not announced: no room in the outbox", camera=account.camera)
-                    break
-            else:
-                account.close_gap()
-                last = account.last_received
-                known = Reported(account.camera, counts.defect, uninspected, *last)
-                await asyncio.wrap_future(outbox.settle(known))
+            try:
+                await self._announce_gap(account)
+            except sqlite3.Error as error:  # the disk takes nothing: verdicts need none
+                log.error("not announced", camera=account.camera, problem=str(error))
+
+    async def _announce_gap(self, account: Account) -> None:
+        """Raises sqlite3.Error."""
+        outbox = self.parts.outbox
+        told = await asyncio.wrap_future(outbox.reported(account.camera))
+        counts, gap = account.counts(), account.gap()
+        uninspected, last = sum(counts.uninspected.values()), account.last_received
+        lost: dict[str, dict[str, Any]] = {}
+        if told is not None and told.is_behind(counts.defect, uninspected):
+            lost["unreported"] = events.unreported(told, counts.defect, uninspected, last)
+        if gap is not None:
+            lost["unrecorded"] = events.unrecorded(gap)
+            uninspected += gap.count
+        for kind, data in lost.items():
+            log.warning(kind, **data)
+            event = self.parts.publish.line_event(kind, data)
+            if not await asyncio.wrap_future(outbox.store(event)):
+                log.error("not announced: no room in the outbox", camera=account.camera)
+                return
+        account.close_gap()
+        known = Reported(account.camera, counts.defect, uninspected, *last)
+        await asyncio.wrap_future(outbox.settle(known))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether `work` was done before a stop was asked for."""

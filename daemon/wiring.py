@@ -26,8 +26,7 @@ from daemon.records.drain import Drain
 from daemon.records.evidence import Evidence, References
 from daemon.records.ledger import Ledger
 from daemon.records.outbox import Outbox
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
 from daemon.records.pictures import Keeping
 from daemon.records.reconcile import Disagreement, Reconciliation
 from daemon.service import Parts, Service
@@ -138,6 +137,7 @@ def _build(
         settings.state_dir / outbox_report.NAME, settings.outbox.max_bytes,
         settings.outbox.max_age_hours, list(event_sinks), settings.outbox.shed_first,
     )  # fmt: skip
+    on_failure.callback(outbox.close)
     keeping = Keeping(
         settings.evidence.frames, settings.evidence.crops, settings.evidence.max_bytes,
         settings.evidence.max_age_hours,
@@ -147,6 +147,7 @@ def _build(
         pictures, keeping, settings.state_dir / "aside", ring,
         {name: recipe.provenance for name, recipe in known.items()},
     )  # fmt: skip
+    on_failure.callback(evidence.close)
     if pictures is not None and state_dir.share_a_disk(pictures, settings.state_dir):
         outbox.on_no_disk = evidence.give_way
     drift = DriftWatch({name: recipe.histogram for name, recipe in known.items()})

@@ -23,17 +23,11 @@ import structlog
 from adapters.ports import Event, Refusal
 from daemon.errors import StateError
 from daemon.records import outbox_rescue
-from daemon.records.outbox_file import (
-    KINDS,
-    Kind,
-    damaged,
-    decode,
-    encode,
-    kind_of,
-)
+from daemon.records.outbox_file import Damage, OutboxFile, damaged, no_disk
 from daemon.records.outbox_losses import Losses
-from daemon.records.outbox_rescue import Damage, Mark
-from daemon.records.outbox_room import Put, fitting
+from daemon.records.outbox_rescue import Mark
+from daemon.records.outbox_room import Put, fits, fitting
+from daemon.records.outbox_schema import KINDS, Kind, decode, encode, kind_of
 from daemon.records.reported import Reported, reported
 
 GROUP = 256  # events in a commit at most
@@ -55,7 +49,7 @@ class Stored:
 class _Acknowledge:
     sink: str
     up_to: int
-    refused: Sequence[Refusal]
+    letters: Sequence[Put]
     done: "Future[None]"
 
 
@@ -72,9 +66,11 @@ class Outbox:
         sinks: Sequence[str],
         shed_first: Sequence[Kind] = KINDS,
     ) -> None:
-        """`shed_first`: every kind, what goes first when there is no room first.
+        """`max_age_hours` count while the line runs; `shed_first` names every kind, what goes first
+        where there is no room first.
 
-        Raises StateError where the file cannot be opened or is not ours.
+        Raises StateError where the file cannot be opened or is not ours. Where there is a file and
+        the disk takes nothing, the outbox begins in memory.
         """
         self.path = path
         self.losses = Losses()
@@ -82,15 +78,21 @@ class Outbox:
         """Called from the outbox's thread after each commit of events."""
         self.on_no_disk: Callable[[], None] = lambda: None
         """Called from the outbox's thread each second in which the disk takes nothing."""
+        self.died: Future[None] = Future()
+        """Ends with what nobody foresaw; from then on nothing is stored."""
         self._max_bytes, self._age_s = max_bytes, max_age_hours * 3600
-        self._shed_first = tuple(shed_first)
+        self._sinks, self._shed_first = tuple(sinks), tuple(shed_first)
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._pending: list[Put | _Acknowledge] = []
         """Not committed yet; longer than for a round only while the disk takes nothing."""
+        self._dropped: list[Reported] = []
+        """What was given up in memory, and is told of as shed with the next commit."""
+        self._file: OutboxFile | None = None
         self._tried_s = self._expired_s = -EXPIRE_SECONDS
+        self._clock_s: float | None = None
         self._closed = False
         opened: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(opened, sinks), name="outbox")
+        self._thread = threading.Thread(target=self._live, args=(opened,), name="outbox")
         self._thread.start()
         try:
             opened.result()
@@ -105,7 +107,8 @@ class Outbox:
         self._write(event, None)
 
     def store(self, event: Event) -> Future[bool]:
-        """As `put`, with the answer whether it is durable now. From any thread."""
+        """As `put`, with the answer whether it is durable now; where it is not it is let go. From
+        any thread."""
         durable: Future[bool] = Future()
         self._write(event, durable)
         return durable
@@ -116,17 +119,20 @@ class Outbox:
 
     def acknowledge(self, sink: str, up_to: int, refused: Sequence[Refusal] = ()) -> Future[None]:
         """The sink has everything up to this number; what it refused becomes dead letters."""
-        done: Future[None] = Future()
-        self._work.put(_Acknowledge(sink, up_to, refused, done))
-        return done
+        letters = [
+            Put(kind_of(r.event), encode(r.event), refused=(sink, r.reason)) for r in refused
+        ]
+        told = _Acknowledge(sink, up_to, letters, Future())
+        self._work.put(told)
+        return told.done
 
     def depth(self) -> Future[int]:
         """Events that some sink does not have yet, on the disk or on their way there."""
-        return self._ask(lambda: self._file.depth() + len(self._puts()))
+        return self._ask(lambda: self._opened().depth() + len(self._puts()))
 
     def reported(self, camera: str) -> Future[Reported | None]:
         """What events have told of its frames; None where nothing is known of that."""
-        return self._ask(lambda: self._file.reported(camera))
+        return self._ask(lambda: self._opened().reported(camera))
 
     def settle(self, known: Reported) -> Future[None]:
         """Count on from here what events tell of a camera's frames."""
@@ -140,17 +146,20 @@ class Outbox:
 
     def _write(self, event: Event, durable: "Future[bool] | None") -> None:
         kind = kind_of(event)
+        problem = "came after the end" if self._closed else None
         try:
-            put = Put(kind, encode(event), reported(event), durable)
+            body = encode(event)
         except (TypeError, ValueError) as error:
-            self._ask(partial(self.losses.shed, Counter({kind: 1}), f"{event.id}: {error}"))
-            _tell(durable, False)
+            problem = f"{event.id} cannot be written: {error}"
+        if problem is None:
+            self._work.put(Put(kind, body, reported(event), durable))
             return
+        shed = partial(self.losses.shed, Counter({kind: 1}), problem)
         if self._closed:
-            self.losses.shed(Counter({kind: 1}), "came after the end")
-            _tell(durable, False)
-            return
-        self._work.put(put)
+            shed()
+        else:
+            self._work.put(shed)
+        _tell(durable, False)
 
     def _ask(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -168,16 +177,32 @@ class Outbox:
 
     # From here on: the outbox's thread.
 
-    def _run(self, opened: "Future[None]", sinks: Sequence[str]) -> None:
+    def _live(self, opened: "Future[None]") -> None:
         try:
-            self._mark = Mark(self.path.with_name(f"{self.path.name}.mark"))
-            self._open(sinks, anew=False, problem="")
-        except (StateError, sqlite3.Error, OSError) as error:
-            opened.set_exception(error)
-            return
-        # Ages are counted on a clock that neither goes back nor jumps while we run: where the wall
-        # clock is set right an hour after the boot, everything would look years old.
-        self._clock_s = max(time.time(), self._file.newest()) - time.monotonic()
+            self._run(opened)
+        except BaseException as error:
+            self._closed = True
+            if not opened.done():
+                opened.set_exception(error)
+                return
+            log.exception("outbox ended, and nobody foresaw why")
+            self.died.set_exception(error)
+            while (work := self._work.get()) is not None:  # until `close`: nobody waits for ever
+                if isinstance(work, Put):
+                    _tell(work.durable, False)
+                elif isinstance(work, _Acknowledge):
+                    work.done.set_exception(sqlite3.OperationalError("the outbox has ended"))
+                elif callable(work):
+                    work()
+
+    def _run(self, opened: "Future[None]") -> None:
+        self._mark = Mark(self.path.with_name(f"{self.path.name}.mark"))
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            if not (no_disk(error) and self.path.exists()):
+                raise
+            log.error("outbox not opened: the disk takes nothing", problem=str(error))
         opened.set_result(None)
         closing = False
         while not closing:
@@ -190,25 +215,26 @@ class Outbox:
             for question in work:
                 if callable(question):
                     question()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._mark.close()
         if puts := self._puts():
             self.losses.shed(Counter(put.kind for put in puts), "no disk until the end")
 
-    def _open(self, sinks: Sequence[str], *, anew: bool, problem: str) -> None:
-        """`anew`: the file is known to be damaged, by this problem."""
-        damage: Damage | None
-        if anew:
-            self._file, damage = outbox_rescue.replaced(
-                self.path, self._max_bytes, self._mark, problem
-            )
-        else:
-            self._file, damage = outbox_rescue.opened(self.path, self._max_bytes, self._mark)
-        with self._file.transaction():
-            self._file.keep_sinks(sinks)
-        self._sinks = sinks
-        if damage is not None:
-            self.losses.damaged(damage)
+    def _open(self) -> None:
+        """Raises StateError, sqlite3.Error, OSError."""
+        self._file = outbox_rescue.opened(self.path, self._max_bytes, self._mark)
+        for sink, events in self._file.keep_sinks(self._sinks).items():
+            log.warning("sink is no more", sink=sink, events_it_never_got=events)
+        if self._clock_s is None:
+            # A clock that neither goes back nor jumps: where the wall clock is set right an hour
+            # after the boot, everything would look years old. It stands still while we do not run.
+            self._clock_s = (self._file.newest() or time.time()) - time.monotonic()
+
+    def _opened(self) -> OutboxFile:
+        if self._file is None:
+            raise sqlite3.OperationalError("the disk takes nothing")
+        return self._file
 
     def _next(self) -> Iterator[_Work]:
         """What waits, of one round; all of it goes into one commit."""
@@ -218,38 +244,51 @@ class Outbox:
                 yield self._work.get_nowait()
 
     def _commit(self, *, last: bool) -> None:
-        """One transaction of all that is pending. Where it fails, all of it stays pending."""
-        said = [Put(kind_of(e), encode(e), None) for e in self.losses.to_say(now=last)]
-        expires = time.monotonic() - self._expired_s >= EXPIRE_SECONDS
-        if not (self._pending or said or expires):
-            return
-        puts = self._puts()
-        now = self._clock_s + time.monotonic()
         try:
-            with self._file.transaction():
-                for told in self._pending:
-                    if isinstance(told, _Acknowledge):
-                        self._acknowledge(told, now)
-                outlived = self._file.expire(now - self._age_s) if expires else Counter[Kind]()
-                kept, shed = fitting([*puts, *said], self._file, self._shed_first)
-                self._file.insert([(now, put.kind, None, put.body) for put in kept])
-                for put in puts:  # also of what is given up: that is said as well
-                    if put.tells is not None:
-                        self._file.report(put.tells)
-                last_seq = self._file.last_seq()
-        except sqlite3.Error as error:
+            if self._file is None:
+                self._open()
+            self._commit_all(self._opened(), last=last)
+        except (StateError, sqlite3.Error, OSError) as error:
             self._failed(error)
+
+    def _commit_all(self, file: OutboxFile, *, last: bool) -> None:
+        """One transaction of all that is pending. Where it fails, all of it stays pending."""
+        assert self._clock_s is not None
+        puts, now_s = self._puts(), time.monotonic()
+        at, expires = self._clock_s + now_s, now_s - self._expired_s >= EXPIRE_SECONDS
+        if not (self._pending or expires or last):
             return
+        with file.transaction():
+            letters: list[Put] = []
+            for told in self._pending:
+                if isinstance(told, _Acknowledge):
+                    file.advance(told.sink, told.up_to)
+                    letters += told.letters
+            outlived = file.expire(at - self._age_s) if expires else Counter[Kind]()
+            kept, shed = fitting([*letters, *puts], file, self._shed_first)
+            for put in kept:
+                if put.refused is not None:
+                    file.bury(at, put.kind, *put.refused, put.body)
+            file.insert([(at, put.kind, put.body) for put in kept if put.refused is None])
+            # Also of what is given up: that is said as well.
+            for tells in (*self._dropped, *(put.tells for put in puts)):
+                if tells is not None:
+                    file.report(tells)
+            reason = "no room" if shed else "outlived their time"
+            self.losses.write(file, shed + outlived, reason)
+            said = [Put(kind_of(e), encode(e)) for e in self.losses.to_say(file, now=last)]
+            says = bool(said) and fits(said, file)
+            if says:
+                file.insert([(at, put.kind, put.body) for put in said])
+                file.told_of_losses()
+            last_seq = file.last_seq()
         self._mark.seq = last_seq
         self._tried_s = -RETRY_SECONDS
-        if expires:
-            self._expired_s = time.monotonic()
-        if said and said[-1] in kept:
+        self._expired_s = now_s if expires else self._expired_s
+        self._dropped.clear()
+        self.losses.written(shed + outlived, reason)
+        if says:
             self.losses.said()
-        shed.subtract(put.kind for put in said if put not in kept)  # it is said later
-        for lost, reason in ((+shed, "no room"), (outlived, "outlived their time")):
-            if lost:
-                self.losses.shed(lost, reason)
         written = set(kept)
         pending, self._pending = self._pending, []
         for one in pending:
@@ -257,36 +296,35 @@ class Outbox:
                 _tell(one.durable, one in written)
             else:
                 _tell(one.done, None)
-        if kept:
+        if kept or says:
             for committed in tuple(self.on_commit):
                 committed()
 
     def _settle(self, known: Reported) -> None:
-        with self._file.transaction():
-            self._file.settle(known)
+        file = self._opened()
+        with file.transaction():
+            file.settle(known)
 
-    def _acknowledge(self, told: _Acknowledge, now: float) -> None:
-        for refusal in told.refused:
-            event = refusal.event
-            self._file.bury(now, kind_of(event), told.sink, refusal.reason, encode(event))
-        self._file.advance(told.sink, told.up_to)
-
-    def _failed(self, error: sqlite3.Error) -> None:
+    def _failed(self, error: Exception) -> None:
         self._tried_s = time.monotonic()
         log.error("outbox not written", problem=str(error), events_in_memory=len(self._puts()))
-        closed = isinstance(error, sqlite3.ProgrammingError)  # the last replacement failed
-        if damaged(error) or closed:
-            self._reopen(str(error), anew=not closed)
-        else:
+        if damaged(error):
+            self._replace(str(error))
+        elif no_disk(error):
             self.on_no_disk()
-        for write in self._pending:
-            if isinstance(write, Put):
-                _tell(write.durable, False)
+        for put in self._puts():
+            if put.durable is not None:  # whoever asked knows now, and will come again
+                _tell(put.durable, False)
+                self._pending.remove(put)
 
-    def _reopen(self, problem: str, *, anew: bool) -> None:
-        self._file.close()
+    def _replace(self, problem: str) -> None:
+        """Where it fails, each round tries again to open what is there."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
         try:
-            self._open(self._sinks, anew=anew, problem=problem)
+            self._file = outbox_rescue.replaced(self.path, self._max_bytes, self._mark, problem)
+            self._file.keep_sinks(self._sinks)
         except (StateError, sqlite3.Error, OSError) as error:
             log.error("outbox not replaced", problem=str(error))
 
@@ -294,22 +332,30 @@ class Outbox:
         return [write for write in self._pending if isinstance(write, Put)]
 
     def _bound_memory(self) -> None:
-        while len(puts := self._puts()) > MOST_IN_MEMORY:
-            least = min(reversed(puts), key=lambda put: self._shed_first.index(put.kind))
-            self._pending.remove(least)
-            self.losses.shed(Counter({least.kind: 1}), "no disk")
+        puts = self._puts()
+        too_many = len(puts) - MOST_IN_MEMORY
+        if too_many <= 0:
+            return
+        # What is worth least, and of that the newest.
+        worth = {put: (self._shed_first.index(put.kind), -at) for at, put in enumerate(puts)}
+        dropped = set(sorted(puts, key=worth.__getitem__)[:too_many])
+        self._pending = [write for write in self._pending if write not in dropped]
+        self._dropped += [put.tells for put in dropped if put.tells is not None]
+        self.losses.shed(Counter(put.kind for put in dropped), "no disk")
 
     def _read(self, sink: str, seq: int | None, limit: int) -> list[Stored]:
+        file = self._opened()
         try:
-            after = self._file.cursors()[sink] if seq is None else seq
-            rows, torn = self._file.rows(after, sink, limit)
+            after = file.cursors()[sink] if seq is None else seq
+            rows, torn = file.rows(after, sink, limit)
             if torn:
-                with self._file.transaction():
-                    self._file.forget(torn)
-                self.losses.damaged(Damage("checksums are wrong", None, 0, len(torn)))
+                log.error("events are torn", seqs=torn)
+                with file.transaction():
+                    file.forget(torn)
+                    file.damage(Damage("checksums are wrong", None, 0, len(torn)))
         except sqlite3.DatabaseError as error:
             if damaged(error):
-                self._reopen(str(error), anew=True)
+                self._replace(str(error))
             raise
         return [Stored(row.seq, decode(row.body)) for row in rows]
 

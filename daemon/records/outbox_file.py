@@ -1,75 +1,29 @@
-"""The outbox's file: a SQLite database, its schema and its statements. One connection, one thread.
+"""The outbox's file: what is done with it, statement by statement. One connection, one thread.
 
 What is committed outlives a kill and a power cut (WAL, synchronous=FULL). SQLite's own checksums
 cover what is not yet in the main file; each event carries one more, so that a torn page is never
 taken for an event.
 """
 
+import os
 import sqlite3
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from adapters.ports import Event
-from daemon.errors import StateError
+from daemon.records.outbox_schema import PAGE_BYTES, WAITING, Kind, checksum, prepare
 from daemon.records.reported import Reported
 
-PAGE_BYTES = 4096
-APPLICATION_ID = 0x434C5231  # "CLR1", in the file's header
-VERSION = 2
 DELIVERED_KEPT = 1000
 """Events that everybody has stay for so many more, for those who look on."""
 BUSY_SECONDS = 5.0
 """How long another process may hold the file: `clearline outbox --requeue`, for milliseconds."""
-
-Kind = Literal["summary", "camera", "line", "defect"]
-KINDS: tuple[Kind, ...] = ("summary", "camera", "line", "defect")
-
-_TABLES = """
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,
-    kind TEXT NOT NULL,
-    sink TEXT,
-    crc INTEGER NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE INDEX events_by_kind ON events (kind, seq);
-CREATE TABLE limits (max_bytes INTEGER NOT NULL);
-CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL);
-CREATE TABLE reported (
-    camera TEXT PRIMARY KEY,
-    defects INTEGER NOT NULL,
-    uninspected INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    sequence INTEGER NOT NULL
-);
-CREATE TABLE dead_letters (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    at REAL NOT NULL,
-    kind TEXT NOT NULL,
-    sink TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    crc INTEGER NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE INDEX dead_letters_by_kind ON dead_letters (kind, id);
-"""
-
-WAITING = """seq > (SELECT min(seq) FROM cursors) AND EXISTS (
-    SELECT 1 FROM cursors AS c
-    WHERE events.seq > c.seq AND (events.sink IS NULL OR events.sink = c.sink)
-)"""
-"""Of an event: some sink that it is for does not have it yet."""
-
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Event).decode
+RESERVED_PAGES = 16
+"""Of the limit, for what is written besides events."""
+AT_ONCE = 256  # rows that are deleted for their age in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,38 +37,67 @@ class Row:
     body: bytes
 
 
-def kind_of(event: Event) -> Kind:
-    match event.type:
-        case "clearline.defect.v1":
-            return "defect"
-        case "clearline.camera.v1":
-            return "camera"
-    return "summary" if event.data.get("kind") == "summary" else "line"
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What became of a torn file."""
+
+    problem: str
+    set_aside: str | None
+    """The name that it has now; None where it could stay."""
+    saved: int
+    """Events carried over; those that a sink had already may be sent again."""
+    lost_at_most: int | None
+    """Events that were committed and are not there; None where nobody can say."""
 
 
-def damaged(error: sqlite3.Error) -> bool:
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Events that were given up since it was last said."""
+
+    since_ns: int
+    """Unix time."""
+    events: Counter[Kind]
+    reason: str
+
+
+def damaged(error: Exception) -> bool:
     """Whether it says that the file is not what was written."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def no_disk(error: Exception) -> bool:
+    """Whether it says that the disk takes nothing: it may, later."""
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def kept_out(error: Exception, path: Path) -> bool:
+    """Whether it says that we may not use the file, whatever is in it."""
+    if _code(error) == sqlite3.SQLITE_READONLY:  # or its header says so, and is wrong
+        return not os.access(path, os.W_OK)
+    return _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _code(error: Exception) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
 class OutboxFile:
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         """Makes it where it is not there, and brings it to this version where it is older.
 
-        `max_bytes` of the file; as it was where None. Raises sqlite3.Error (`damaged` says which
-        kind), StateError where it is another program's or of a newer version.
+        `max_bytes` of the file; as it was where None. Raises sqlite3.Error, StateError.
         """
         self.path = path
         self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
-            self._claim()
-            self._set("page_size", PAGE_BYTES)
-            self._set("journal_mode", "WAL")
-            self._set("synchronous", "FULL")
-            self._migrate()
-            if max_bytes is not None:
-                self._limit(max_bytes)
+            prepare(self._db, path)
+            said = self._value("SELECT max_bytes FROM limits")
+            if max_bytes is not None and said != max_bytes:
+                with self.transaction():
+                    self._db.execute("DELETE FROM limits")
+                    self._db.execute("INSERT INTO limits VALUES (?)", (max_bytes,))
+            self._most_pages = (max_bytes or said or 1 << 30) // PAGE_BYTES
+            self._value(f"PRAGMA max_page_count = {self._most_pages}")
         except BaseException:
             self._db.close()
             raise
@@ -142,17 +125,10 @@ class OutboxFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    def insert(self, rows: Sequence[tuple[float, Kind, str | None, bytes]]) -> None:
+    def insert(self, rows: Sequence[tuple[float, Kind, bytes]]) -> None:
         self._db.executemany(
-            "INSERT INTO events (at, kind, sink, crc, body) VALUES (?, ?, ?, ?, ?)",
-            [(at, kind, sink, zlib.crc32(body), body) for at, kind, sink, body in rows],
-        )
-
-    def restore(self, rows: Sequence[Row]) -> None:
-        """Under the numbers that they had."""
-        self._db.executemany(
-            "INSERT OR IGNORE INTO events (seq, at, kind, sink, crc, body) VALUES (?,?,?,?,?,?)",
-            [(r.seq, r.at, r.kind, r.sink, zlib.crc32(r.body), r.body) for r in rows],
+            "INSERT INTO events (at, kind, crc, body) VALUES (?, ?, ?, ?)",
+            [(at, kind, checksum(kind, None, body), body) for at, kind, body in rows],
         )
 
     def rows(self, after: int, sink: str, limit: int) -> tuple[list[Row], list[int]]:
@@ -162,8 +138,14 @@ class OutboxFile:
             " WHERE seq > ? AND (sink IS NULL OR sink = ?) ORDER BY seq LIMIT ?",
             (after, sink, limit),
         ).fetchall()
-        whole = [Row(*row) for *row, crc in found if zlib.crc32(row[-1]) == crc]
-        return whole, [row[0] for row in found if zlib.crc32(row[-2]) != row[-1]]
+        whole = [Row(*row) for *row, crc in found if checksum(*row[2:]) == crc]
+        seqs = {row.seq for row in whole}
+        return whole, [row[0] for row in found if row[0] not in seqs]
+
+    def carry(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """As they were in another file; what is here already stays."""
+        marks = ", ".join("?" * len(rows[0]))
+        self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
 
     def forget(self, seqs: Sequence[int]) -> None:
         self._db.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in seqs])
@@ -173,11 +155,23 @@ class OutboxFile:
     def cursors(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT sink, seq FROM cursors").fetchall())
 
-    def keep_sinks(self, sinks: Sequence[str]) -> None:
-        """A new one gets all that is here, of one that is no more nothing waits any longer."""
-        marks = ",".join("?" * len(sinks))
-        self._db.execute(f"DELETE FROM cursors WHERE sink NOT IN ({marks})", sinks)
-        self._db.executemany("INSERT OR IGNORE INTO cursors VALUES (?, 0)", [(s,) for s in sinks])
+    def keep_sinks(self, sinks: Sequence[str]) -> dict[str, int]:
+        """A new one gets all that is here, of one that is no more nothing waits any longer: how
+        many events that were, by its name."""
+        cursors = self.cursors()
+        if set(cursors) == set(sinks):
+            return {}
+        gone = {
+            sink: int(self._value("SELECT count(*) FROM events WHERE seq > ?", seq))
+            for sink, seq in cursors.items()
+            if sink not in sinks
+        }
+        with self.transaction():
+            self._db.executemany("DELETE FROM cursors WHERE sink = ?", [(s,) for s in gone])
+            self._db.executemany(
+                "INSERT OR IGNORE INTO cursors VALUES (?, 0)", [(s,) for s in sinks]
+            )
+        return gone
 
     def advance(self, sink: str, seq: int) -> None:
         """The sink has everything up to this number; what all have, and some more, is deleted."""
@@ -185,6 +179,13 @@ class OutboxFile:
         self._db.execute(
             "DELETE FROM events WHERE seq <= (SELECT min(seq) FROM cursors) - ?", (DELIVERED_KEPT,)
         )
+
+    def rewind(self, beyond: int) -> list[str]:
+        """Sinks that claim to have events that were never there begin anew."""
+        wrong = [sink for sink, seq in self.cursors().items() if not 0 <= seq <= beyond]
+        with self.transaction():
+            self._db.executemany("UPDATE cursors SET seq = 0 WHERE sink = ?", [(s,) for s in wrong])
+        return wrong
 
     def delivered(self) -> int:
         """Up to which number every sink has them."""
@@ -200,20 +201,27 @@ class OutboxFile:
         self._db.execute(
             "INSERT INTO dead_letters (at, kind, sink, reason, crc, body)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (at, kind, sink, reason, zlib.crc32(body), body),
+            (at, kind, sink, reason, checksum(kind, sink, body), body),
         )
 
-    def requeue(self, now: float, letter: int | None) -> int:
-        """Dead letters (None: all) become events again, for the sink that refused them."""
-        which, values = ("", ()) if letter is None else (" WHERE id = ?", (letter,))
-        self._db.execute(
-            "INSERT INTO events (at, kind, sink, crc, body)"
-            f" SELECT ?, kind, sink, crc, body FROM dead_letters{which} ORDER BY id",
-            (now, *values),
+    def requeue(self, letter: int | None) -> int:
+        """Dead letters (None: all) become events again, for the sink that refused them, where the
+        line still has it. How many."""
+        which = "sink IN (SELECT sink FROM cursors) AND (? IS NULL OR id = ?)"
+        letters = self._db.execute(
+            f"SELECT id, kind, sink, body FROM dead_letters WHERE {which} ORDER BY id",
+            (letter, letter),
+        ).fetchall()
+        self._db.executemany(
+            "INSERT INTO events (at, kind, sink, crc, body) VALUES (?, ?, ?, ?, ?)",
+            [(self.newest(), k, s, checksum(k, s, body), body) for _, k, s, body in letters],
         )
-        return self._db.execute(f"DELETE FROM dead_letters{which}", values).rowcount
+        self._db.executemany(
+            "DELETE FROM dead_letters WHERE id = ?", [(id_,) for id_, *_ in letters]
+        )
+        return len(letters)
 
-    # What was told of frames
+    # What was told of frames, and what is to be told of losses
 
     def reported(self, camera: str) -> Reported | None:
         """In all; None where this file never heard of the camera."""
@@ -235,22 +243,66 @@ class OutboxFile:
             (known.camera, known.defects, known.uninspected, known.epoch, known.sequence),
         )
 
+    def lose(self, events: Counter[Kind], since_ns: int, reason: str) -> None:
+        self._db.executemany(
+            "INSERT INTO shed VALUES (?, ?, ?, ?) ON CONFLICT (kind) DO UPDATE"
+            " SET events = events + excluded.events, reason = excluded.reason",
+            [(kind, count, since_ns, reason) for kind, count in events.items()],
+        )
+
+    def damage(self, what: Damage) -> None:
+        said = what.problem, what.set_aside, what.saved, what.lost_at_most
+        self._db.execute("INSERT INTO damage VALUES (?, ?, ?, ?)", said)
+
+    def losses(self) -> list[Shed | Damage]:
+        """What no event has told of yet."""
+        told: list[Shed | Damage] = [
+            Damage(*row) for row in self._db.execute("SELECT * FROM damage")
+        ]
+        shed = self._db.execute("SELECT kind, events, since_ns, reason FROM shed").fetchall()
+        if shed:
+            since_ns, reason = min(row[2] for row in shed), shed[-1][3]
+            told.append(Shed(since_ns, Counter({row[0]: row[1] for row in shed}), reason))
+        return told
+
+    def told_of_losses(self) -> None:
+        self._db.execute("DELETE FROM damage")
+        self._db.execute("DELETE FROM shed")
+
     # Bounds
 
+    def most_pages(self) -> int:
+        """Of events, where there is nothing else."""
+        return self._most_pages - 2 * RESERVED_PAGES
+
     def free_pages(self) -> int:
+        """Below zero where the limit was lowered."""
         used = self._value("PRAGMA page_count") - self._value("PRAGMA freelist_count")
-        return int(self._value("PRAGMA max_page_count") - used)
+        return int(self._most_pages - RESERVED_PAGES - used)
 
     def expire(self, before: float) -> Counter[Kind]:
         """What is older is deleted; of it, what somebody was still to have."""
-        outlived = self._count(f"at < ? AND {WAITING}", before)
-        self._db.execute("DELETE FROM events WHERE at < ?", (before,))
-        self._db.execute("DELETE FROM dead_letters WHERE at < ?", (before,))
+        outlived: Counter[Kind] = Counter()
+        for table, number, lost in (
+            ("events", "seq", f"at < ? AND {WAITING}"),
+            ("dead_letters", "id", "at < ?"),
+        ):
+            old = f"SELECT {number} FROM {table} ORDER BY {number} LIMIT {AT_ONCE}"
+            while True:  # from the oldest on: a look through all would read the whole file
+                which = f"{number} IN ({old}) AND {lost}"
+                outlived += self._count(table, which, before)
+                deleted = self._db.execute(
+                    f"DELETE FROM {table} WHERE {number} IN ({old}) AND at < ?", (before,)
+                ).rowcount
+                if deleted < AT_ONCE:
+                    break
         return outlived
 
     def drop_delivered(self) -> int:
         """Those kept for people who look on."""
-        return self._db.execute("DELETE FROM events WHERE seq <= ?", (self.delivered(),)).rowcount
+        return self._db.execute(
+            f"DELETE FROM events WHERE seq <= ? AND NOT ({WAITING})", (self.delivered(),)
+        ).rowcount
 
     def drop_oldest(self, kind: Kind, most: int) -> int:
         """Dead letters of this kind first, then events."""
@@ -268,66 +320,23 @@ class OutboxFile:
 
     def last_seq(self) -> int:
         """The highest number ever given."""
-        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-        return int(found[0]) if found else 0
+        return int(self._value("SELECT seq FROM sqlite_sequence WHERE name = 'events'") or 0)
 
     def skip_to(self, seq: int) -> None:
         """No number up to this one is given again."""
-        if self._db.execute(
-            "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (seq,)
-        ).rowcount == 0:  # fmt: skip
+        if seq > self.last_seq():
+            self._db.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
             self._db.execute("INSERT INTO sqlite_sequence VALUES ('events', ?)", (seq,))
 
     def newest(self) -> float:
-        """When the last event came, Unix time; 0 where none did."""
-        return float(self._value("SELECT coalesce(max(at), 0) FROM events"))
+        """When the last event came, by the outbox's clock; 0 where none did."""
+        return float(self._value("SELECT at FROM events ORDER BY seq DESC LIMIT 1") or 0)
 
-    def _count(self, where: str, *values: object) -> Counter[Kind]:
+    def _count(self, table: str, where: str, *values: object) -> Counter[Kind]:
         found = self._db.execute(
-            f"SELECT kind, count(*) FROM events WHERE {where} GROUP BY kind", values
+            f"SELECT kind, count(*) FROM {table} WHERE {where} GROUP BY kind", values
         )
         return Counter(dict(found.fetchall()))
-
-    def _claim(self) -> None:
-        """A new file becomes ours; one that another program made is not touched."""
-        owner = self._value("PRAGMA application_id")
-        tables = self._value("SELECT count(*) FROM sqlite_schema")
-        version = self._value("PRAGMA user_version")
-        if owner != APPLICATION_ID and (owner or tables):
-            raise StateError("is another program's database", file=self.path, expected="an outbox")
-        if version > VERSION:
-            raise StateError(
-                "was written by a newer version", file=self.path, key="user_version",
-                value=version, expected=f"at most {VERSION}",
-            )  # fmt: skip
-        if owner != APPLICATION_ID:
-            self._set("application_id", APPLICATION_ID)
-
-    def _limit(self, max_bytes: int) -> None:
-        self._set("max_page_count", max_bytes // PAGE_BYTES)
-        with self.transaction():
-            self._db.execute("DELETE FROM limits")
-            self._db.execute("INSERT INTO limits VALUES (?)", (max_bytes,))
-
-    def _migrate(self) -> None:
-        if self._value("PRAGMA user_version") == VERSION:
-            return
-        tables = self._value("SELECT count(*) FROM sqlite_schema WHERE name = 'events'")
-        with self.transaction():
-            if tables:  # version 1 had events and nothing else
-                self._db.execute("ALTER TABLE events RENAME TO events_1")
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            if tables:
-                old = self._db.execute("SELECT seq, at, body FROM events_1 ORDER BY seq")
-                self.restore([Row(s, at, kind_of(decode(b)), None, b) for s, at, b in old])
-                last = self._value("SELECT seq FROM sqlite_sequence WHERE name = 'events_1'")
-                self._db.execute("DROP TABLE events_1")
-                self.skip_to(last or 0)
-            self._set("user_version", VERSION)
-
-    def _set(self, pragma: str, value: object) -> None:
-        self._db.execute(f"PRAGMA {pragma} = {value}").fetchall()
 
     def _value(self, query: str, *values: object) -> Any:
         found = self._db.execute(query, values).fetchone()

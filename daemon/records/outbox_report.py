@@ -8,8 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from daemon.errors import StateError
-from daemon.records.outbox_file import PAGE_BYTES, WAITING, OutboxFile, decode
+from daemon.records.outbox_file import OutboxFile
+from daemon.records.outbox_schema import PAGE_BYTES, WAITING, decode
 
 NAME = "outbox.sqlite"
 """In the state folder."""
@@ -21,7 +24,7 @@ def report(state: Path) -> dict[str, Any]:
     """Raises StateError."""
     with _reading(state) as db:
         depth, oldest = db.execute(
-            f"SELECT count(*), min(at) FROM events WHERE {WAITING}"
+            f"SELECT count(*), min(seq) FROM events WHERE {WAITING}"
         ).fetchone()
         kinds = db.execute(
             f"SELECT kind, count(*) FROM events WHERE {WAITING} GROUP BY kind ORDER BY kind"
@@ -38,15 +41,29 @@ def report(state: Path) -> dict[str, Any]:
                 )
                 for sink, seq in db.execute("SELECT sink, seq FROM cursors ORDER BY sink")
             },
-            "oldest_hours": None if oldest is None else max(0.0, time.time() - oldest) / 3600,
+            "oldest_hours": None if oldest is None else _age_hours(db, oldest),
             **_room(db),
             "dead_letters": [
-                {"id": id_, "since": at, "sink": sink, "event": decode(body).id, "reason": reason}
-                for id_, at, sink, reason, body in db.execute(
-                    "SELECT id, at, sink, reason, body FROM dead_letters ORDER BY id"
+                {"id": id_, "sink": sink, "reason": reason, **_named(body)}
+                for id_, sink, reason, body in db.execute(
+                    "SELECT id, sink, reason, body FROM dead_letters ORDER BY id"
                 )
             ],
         }
+
+
+def _age_hours(db: sqlite3.Connection, seq: int) -> float | None:
+    """By the event's own time: the outbox's clock stands still while the line does not run."""
+    happened_ms = _named(_one(db, "SELECT body FROM events WHERE seq = ?", seq))["happened_ms"]
+    return None if happened_ms is None else max(0.0, time.time() - happened_ms / 1000) / 3600
+
+
+def _named(body: bytes) -> dict[str, Any]:
+    try:
+        event = decode(body)
+    except (msgspec.DecodeError, TypeError):  # torn: the line finds out when it reads it
+        return {"event": None, "happened_ms": None}
+    return {"event": event.id, "happened_ms": event.wall_ns // 1_000_000}
 
 
 def requeue(state: Path, letter: int | None) -> int:
@@ -57,11 +74,13 @@ def requeue(state: Path, letter: int | None) -> int:
     path = _there(state)
     try:
         with contextlib.closing(OutboxFile(path)) as file, file.transaction():
-            count = file.requeue(time.time(), letter)
+            count = file.requeue(letter)
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
     if letter is not None and not count:
-        raise StateError("is no dead letter", file=path, key="id", value=letter)
+        raise StateError(
+            "is no dead letter of a sink that the line has", file=path, key="id", value=letter
+        )
     return count
 
 
@@ -83,8 +102,8 @@ def tables(told: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         rows[key.replace("bytes", "mib")] = rows.pop(key) / (1 << 20)
     yield "outbox", rows
     for one in told["dead_letters"]:
-        since = datetime.fromtimestamp(one["since"]).astimezone().isoformat(timespec="seconds")
-        yield f"dead letter {one['id']}", {**one, "since": since}
+        happened = one["happened_ms"] and datetime.fromtimestamp(one["happened_ms"] / 1000)
+        yield f"dead letter {one['id']}", {**one, "happened_ms": happened}
 
 
 def _room(db: sqlite3.Connection) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 SQLite notices most damage by itself. What it cannot notice is an end that is missing altogether: a
 write-ahead log that was cut off reads like a shorter one. So the number of the last commit is also
 written into a file of its own, the mark, which outlives a kill; after a power cut it is no newer
-than the disk.
+than the disk. It says as well that the file beside it is ours, whatever its header says.
 """
 
 import contextlib
@@ -12,29 +12,27 @@ import os
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from daemon.records.outbox_file import OutboxFile, Row, damaged
+from daemon.errors import StateError
+from daemon.records.outbox_file import Damage, OutboxFile, damaged, kept_out, no_disk
+from daemon.records.outbox_schema import VERSION, checksum
 
 _MARK = struct.Struct("<QI")
-_ROWS = 256  # in a commit, so that the log stays small
+_AT_ONCE = 256  # rows in a commit, so that the log stays small
+_PARTS = ("-shm", "-wal", "")  # of a database, its own file last
 
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What became of a torn file."""
-
-    problem: str
-    set_aside: str | None
-    """The name that it has now; None where it could stay."""
-    saved: int
-    """Events carried over; those that a sink had already may be sent again."""
-    lost_at_most: int | None
-    """Events that were committed and are not there; None where nobody can say."""
+# What is carried over, and from both ends: as far as the damage lets us.
+_CARRIED = {
+    "events": ("seq", "seq, at, kind, sink, crc, body"),
+    "dead_letters": ("id", "id, at, kind, sink, reason, crc, body"),
+    "reported": ("camera", "camera, defects, uninspected, epoch, sequence"),
+    "cursors": ("sink", "sink, seq"),
+    "shed": ("kind", "kind, events, since_ns, reason"),
+}
 
 
 class Mark:
@@ -48,24 +46,32 @@ class Mark:
 
     @property
     def seq(self) -> int:
-        """0 where it says nothing that can be believed."""
+        """0 where it says nothing that can be believed: nothing was ever committed, or it is torn,
+        or another version's."""
         seq, crc = _MARK.unpack_from(self._memory)
-        return int(seq) if crc == zlib.crc32(struct.pack("<Q", seq)) else 0
+        return int(seq) if crc == _sum(seq) else 0
 
     @seq.setter
     def seq(self, seq: int) -> None:
-        _MARK.pack_into(self._memory, 0, seq, zlib.crc32(struct.pack("<Q", seq)))
+        _MARK.pack_into(self._memory, 0, seq, _sum(seq))
 
     def close(self) -> None:
         self._memory.close()
 
 
-def opened(path: Path, max_bytes: int, mark: Mark) -> tuple[OutboxFile, Damage | None]:
+def _sum(seq: int) -> int:
+    return zlib.crc32(struct.pack("<QI", seq, VERSION))
+
+
+def opened(path: Path, max_bytes: int, mark: Mark) -> OutboxFile:
     """The outbox, a new one where it was damaged. Raises StateError, sqlite3.Error, OSError."""
+    for rescued in path.parent.glob(f"{path.name}.rescued-*"):
+        _take_the_place(path, rescued)
     try:
         file = OutboxFile(path, max_bytes)
-    except sqlite3.DatabaseError as error:
-        if not damaged(error):
+    except (StateError, sqlite3.DatabaseError) as error:
+        ours = mark.seq > 0 or damaged(error)
+        if not ours or no_disk(error) or kept_out(error, path):
             raise
         return replaced(path, max_bytes, mark, str(error))
     fault = file.fault()
@@ -73,55 +79,89 @@ def opened(path: Path, max_bytes: int, mark: Mark) -> tuple[OutboxFile, Damage |
         file.close()
         return replaced(path, max_bytes, mark, fault)
     missing = mark.seq - file.last_seq()
-    if missing <= 0:
-        return file, None
-    with file.transaction():
-        file.skip_to(mark.seq)
-    return file, Damage("its last commits are missing", None, file.depth(), missing)
-
-
-def replaced(path: Path, max_bytes: int, mark: Mark, problem: str) -> tuple[OutboxFile, Damage]:
-    """The damaged file gets another name, and what can be read of it goes into a new one.
-
-    Raises StateError, sqlite3.Error, OSError.
-    """
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    aside = path.with_name(f"{path.name}.damaged-{moment}")
-    for suffix in ("-shm", "-wal", ""):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    file = OutboxFile(path, max_bytes)
-    with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as database:
-        cursors = _cursors(database)
-        delivered = min(cursors.values(), default=0)
+    if missing > 0:
         with file.transaction():
-            file.keep_sinks(list(cursors))
-            for sink, seq in cursors.items():
-                file.advance(sink, seq)
-        for order in ("ASC", "DESC"):  # from both ends, as far as the damage lets us
-            rows = _whole_rows(database, order, delivered)
-            while batch := list(islice(rows, _ROWS)):
-                with file.transaction():
-                    file.restore(batch)
-    saved, last = file.depth(), max(mark.seq, file.last_seq(), delivered)
-    with file.transaction():
-        file.skip_to(last)
-    return file, Damage(problem, aside.name, saved, last - delivered - saved if cursors else None)
+            file.skip_to(mark.seq)
+            file.damage(Damage("its last commits are missing", None, file.depth(), missing))
+    for sink in file.rewind(file.last_seq()):
+        with file.transaction():
+            file.damage(Damage(f"the cursor of {sink} was beyond the end", None, file.depth(), 0))
+    return file
 
 
-def _cursors(database: sqlite3.Connection) -> dict[str, int]:
+def replaced(path: Path, max_bytes: int, mark: Mark, problem: str) -> OutboxFile:
+    """What can be read goes into a new file, which takes the damaged one's place.
+
+    Before the new file has its second name the damaged one is the outbox, from then on the new one
+    is, and a kill in between is made up for by `opened`. Raises as that does.
+    """
+    new, moment = (
+        path.with_name(f"{path.name}.new"),
+        datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ"),
+    )
+    _remove(new)
     try:
-        return dict(database.execute("SELECT sink, seq FROM cursors").fetchall())
-    except sqlite3.DatabaseError:
-        return {}
+        with contextlib.closing(OutboxFile(new, 2 * max_bytes)) as file:
+            _carry_over(path, file)
+            last, known = max(mark.seq, file.last_seq()), bool(file.cursors())
+            file.rewind(last)
+            saved = file.depth()
+            lost = max(0, last - file.delivered() - saved) if known else None
+            with file.transaction():
+                file.skip_to(last)
+                file.damage(Damage(problem, _aside(path, moment).name, saved, lost))
+    except BaseException:
+        _remove(new)
+        raise
+    _take_the_place(path, new.rename(path.with_name(f"{path.name}.rescued-{moment}")))
+    return OutboxFile(path, max_bytes)
 
 
-def _whole_rows(database: sqlite3.Connection, order: str, after: int) -> Iterator[Row]:
+def _take_the_place(path: Path, rescued: Path) -> None:
+    aside = _aside(path, rescued.name.rpartition("-")[2])
+    for part in _PARTS:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + part).rename(aside.with_name(aside.name + part))
+    rescued.rename(path)
+
+
+def _aside(path: Path, moment: str) -> Path:
+    return path.with_name(f"{path.name}.damaged-{moment}")
+
+
+def _carry_over(path: Path, file: OutboxFile) -> None:
+    """Raises sqlite3.Error where the new file cannot be written."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as torn:
+        for table, (key, columns) in _CARRIED.items():
+            for order in ("ASC", "DESC"):
+                rows = _readable(torn, f"SELECT {columns} FROM {table} ORDER BY {key} {order}")
+                sound = (row for row in rows if _sound(table, row))
+                while batch := list(islice(sound, _AT_ONCE)):
+                    with file.transaction():
+                        file.carry(table, batch)
+
+
+def _readable(torn: sqlite3.Connection, query: str) -> Any:
     """Until the damage."""
     with contextlib.suppress(sqlite3.DatabaseError):
-        for *row, crc in database.execute(
-            f"SELECT seq, at, kind, sink, body, crc FROM events WHERE seq > ? ORDER BY seq {order}",
-            (after,),
-        ):
-            if isinstance(row[-1], bytes) and zlib.crc32(row[-1]) == crc:
-                yield Row(*row)
+        yield from torn.execute(query)
+
+
+def _sound(table: str, row: tuple[Any, ...]) -> bool:
+    match table, row:
+        case "events", (int(), float(), str() as kind, sink, crc, body):
+            return bool(checksum(kind, sink, body) == crc)
+        case "dead_letters", (int(), float(), str() as kind, sink, str(), crc, body):
+            return bool(checksum(kind, sink, body) == crc)
+        case "reported", (str(), int(), int(), int(), int()):
+            return True
+        case "cursors", (str(), int()):
+            return True
+        case "shed", (str(), int(), int(), str()):
+            return True
+    return False
+
+
+def _remove(path: Path) -> None:
+    for part in _PARTS:
+        path.with_name(path.name + part).unlink(missing_ok=True)

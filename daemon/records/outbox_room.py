@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from daemon.records.outbox_file import PAGE_BYTES, Kind, OutboxFile
+from daemon.records.outbox_file import OutboxFile
+from daemon.records.outbox_schema import PAGE_BYTES, Kind
 from daemon.records.reported import Reported
 
 
@@ -15,9 +16,11 @@ class Put:
 
     kind: Kind
     body: bytes
-    tells: Reported | None
+    tells: Reported | None = None
     durable: "Future[bool] | None" = None
     """Who waits for the answer, if anyone."""
+    refused: tuple[str, str] | None = None
+    """By which sink and why: it goes to the dead letters."""
 
 
 def fitting(
@@ -28,7 +31,13 @@ def fitting(
     Of what is worth the same, the newest goes: what was committed is a promise. Within a
     transaction of the outbox's thread. Raises sqlite3.Error.
     """
-    kept, shed = list(puts), Counter[Kind]()
+    kept: list[Put] = []
+    shed: Counter[Kind] = Counter()
+    for put in puts:
+        if _pages([put]) <= file.most_pages():
+            kept.append(put)
+        else:
+            shed[put.kind] += 1
     while kept and file.free_pages() < _pages(kept):
         if file.drop_delivered():
             continue
@@ -42,6 +51,13 @@ def fitting(
             del kept[newest]
             shed[least] += 1
     return kept, shed
+
+
+def fits(puts: Sequence[Put], file: OutboxFile) -> bool:
+    """Without anything having to go that somebody waits for."""
+    return file.free_pages() >= _pages(puts) or (
+        file.drop_delivered() > 0 and file.free_pages() >= _pages(puts)
+    )
 
 
 def _pages(puts: Sequence[Put]) -> int:

@@ -35,4 +35,7 @@ def reported(event: Event) -> Reported | None:
         case {"kind": "unrecorded", "camera": camera, "count": count}:
             last = event.data["last_epoch"], event.data["last_sequence"]
             return Reported(camera, 0, count, *last)
+        case {"kind": "unreported", "camera": camera, "defects": defects, "uninspected": others}:
+            last = event.data["last_epoch"], event.data["last_sequence"]
+            return Reported(camera, defects, others, *last)
     return None

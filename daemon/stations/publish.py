@@ -4,6 +4,7 @@ Nothing here waits: verdict sinks must not block, and the outbox takes an event 
 back are only events that are not at their end yet: runs of uninspected frames, and chains.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Publish:
         self._sinks, self._outbox, self._plc_connected = verdict_sinks, outbox, plc_connected
         self._runs: dict[str, _Run] = {}
         self._chains = {name: Chains() for name, place in places.items() if place.line_scan}
-        self._last_order_ns = 0
+        self._last_order_ns, self._ordering = 0, threading.Lock()
 
     def verdict(self, verdict: Verdict, finding: Finding | None) -> None:
         """In the order of a camera's exposures."""
@@ -132,9 +133,11 @@ class Publish:
             self._end_chain(camera)
 
     def _now(self) -> Moment:
-        wall_ns = time.time_ns()
-        self._last_order_ns = max(wall_ns, self._last_order_ns + 1)
-        return Moment(wall_ns, self._last_order_ns)
+        """From any thread: the outbox says what it lost from its own."""
+        with self._ordering:
+            wall_ns = time.time_ns()
+            self._last_order_ns = max(wall_ns, self._last_order_ns + 1)
+            return Moment(wall_ns, self._last_order_ns)
 
     def _end_chain(self, camera: str) -> None:
         if camera in self._chains:

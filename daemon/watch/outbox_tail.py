@@ -5,7 +5,6 @@ outbox holds the last 1000 events that everybody has for those who look on, and 
 """
 
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,12 +15,12 @@ import msgspec
 import clearline
 from adapters.sinks.cloud_event import structured
 from daemon.errors import StateError
-from daemon.records.outbox_file import decode
+from daemon.records.outbox_schema import checksum, decode
 
 AT_ONCE = 500  # events in one read, so that none holds up a checkpoint
 BUSY_S = 1.0
 
-_ROWS = "SELECT seq, at, crc, body FROM events"
+_ROWS = "SELECT seq, at, crc, kind, sink, body FROM events"
 _Row = tuple[int, float, int, bytes]
 
 
@@ -119,10 +118,10 @@ def _newest(db: sqlite3.Connection) -> int:
 
 
 def _line(row: _Row) -> Line:
-    seq, _, crc, body = row
+    seq, _, crc, *content = row
     try:
-        if isinstance(body, bytes) and zlib.crc32(body) == crc:
-            return structured(decode(body))
+        if checksum(*content) == crc:
+            return structured(decode(content[-1]))
     except msgspec.DecodeError:
         pass
     return EventsMissed("is not what was written", key="event", value=seq)

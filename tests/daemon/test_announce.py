@@ -99,7 +99,8 @@ async def test_verdicts_whose_events_a_kill_kept_from_the_outbox_are_announced(
         await service(ledger, outbox)._announce_gaps()
         *_, stored = outbox.after("far", None, 9).result(5)
         assert stored.event.data == {
-            "camera": "left", "after_epoch": 1, "after_sequence": 5, "defects": 3, "uninspected": 3,
+            "camera": "left", "after_epoch": 1, "after_sequence": 5,
+            "last_epoch": 1, "last_sequence": 19, "defects": 3, "uninspected": 3,
         }  # fmt: skip
         depth = outbox.depth().result(5)
         await service(ledger, outbox)._announce_gaps()

@@ -18,8 +18,7 @@ from daemon.drift import Drift
 from daemon.events import Line, Model, Moment
 from daemon.recipes import Switched
 from daemon.records.ledger import Counts, Unrecorded
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
 from daemon.records.reconcile import Disagreement
 from daemon.records.reported import Reported
 from daemon.stations.chains import Chain
@@ -66,6 +65,7 @@ COUNTS = events.summary({
     "cam1": Counts(24, 10, 1, dict.fromkeys(Reason, 1), 1), "cam2": Counts(0, 0, 0, {}, 0),
 })  # fmt: skip
 DRIFT = asdict(Drift("cam2", "foil-a", 0.31, 1000, 0.2, 0.15, "drifting"))
+UNREPORTED = events.unreported(Reported("cam2", 3, 9, 17, 4), 5, 9, (17, 9))
 SHED = events.shed(Shed(MOMENT.wall_ns, Counter({"camera": 2, "summary": 7}), "no room"))
 REPLACED = events.outbox_replaced(Damage("malformed", "outbox.sqlite.damaged-1", 3, 1))
 WHOLE = events.outbox_replaced(Damage("its last commits are missing", None, 3, None))
@@ -89,7 +89,9 @@ SAMPLES: dict[str, Event] = {
     "model_changed": of_line("model_changed", asdict(Switched("cam2", "foil-a", "foil-b", 38.25))),
     "alarm": of_line("alarm", asdict(Disagreement("ok_not_passed", 1, 3))),
     "unrecorded": of_line("unrecorded", events.unrecorded(GAP)),
-    "unreported": of_line("unreported", events.unreported(Reported("cam2", 3, 9, 17, 4), 5, 9)),
+    "unreported": of_line(
+        "unreported", events.unreported(Reported("cam2", 3, 9, 17, 4), 5, 9, (17, 9))
+    ),
     "drift": of_line("drift", DRIFT),
     "shed": of_line("shed", SHED),
     "shed pictures": of_line("shed", events.shed_pictures(MOMENT.wall_ns, 3)),

@@ -12,8 +12,7 @@ from plant.event_line import FPS, NAMES, EventLine, line
 
 from adapters.ports import Event
 from daemon.records.outbox import Outbox
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
 from model.bundle import Bundle
 from model.calibration import Calibration
 

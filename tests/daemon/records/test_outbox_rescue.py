@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from adapters.ports import Event
 from daemon.errors import StateError
 from daemon.records.outbox import Outbox
-from daemon.records.outbox_file import VERSION, encode
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
+from daemon.records.outbox_schema import VERSION, encode
 
 MakeEvent = Callable[..., Event]
 NAME = "outbox.sqlite"

@@ -8,9 +8,8 @@ import pytest
 
 from adapters.ports import Event
 from daemon.records.outbox import Outbox
-from daemon.records.outbox_file import KINDS, Kind, kind_of
-from daemon.records.outbox_losses import Shed
-from daemon.records.outbox_rescue import Damage
+from daemon.records.outbox_file import Damage, Shed
+from daemon.records.outbox_schema import KINDS, Kind, kind_of
 
 ROOM = 1 << 20
 SIZE = 4000  # of an event: a page and a half, so that the arithmetic is not too easy
