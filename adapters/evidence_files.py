@@ -22,8 +22,10 @@ from adapters.ports import FrameId, Pixels
 
 Kind = Literal["crop", "frame", "heat"]
 SUFFIXES = (".png", ".jpg")
-_NAME = re.compile(r"([a-z0-9][a-z0-9_-]*-\d+-\d{8,})(?:\.crop|\.frame|\.heat)?(?:\.png|\.jpg)")
-_EVENT = re.compile(r"([^/]+)/([a-z0-9][a-z0-9_-]*)/(\d+)/(\d+)")
+_NAME = re.compile(
+    r"([a-z0-9][a-z0-9_-]*-[0-9]+-[0-9]{8,})(?:\.crop|\.frame|\.heat)?(?:\.png|\.jpg)"
+)
+_EVENT = re.compile(r"([^/]+)/([a-z0-9][a-z0-9_-]*)/([0-9]{1,20})/([0-9]{1,20})")
 
 
 @dataclass(frozen=True, slots=True)

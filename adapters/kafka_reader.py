@@ -58,6 +58,7 @@ class KafkaReader:
 
     def last(self, most: int, takes: Callable[[dict[str, Any]], bool]) -> list[Line]:
         """So many of what is there and wanted, in order of time; `read` goes on behind it.
+        Records that are no events are among them.
 
         Raises KafkaReadError.
         """
@@ -130,7 +131,9 @@ class KafkaReader:
             start = max(begin, end - span)
             records = await self._between(partition, start, end)
             lines = [(_time(record), _line(record)) for record in records]
-            found = [(at, line) for at, line in lines if isinstance(line, dict) and takes(line)]
+            found = [
+                (at, line) for at, line in lines if isinstance(line, RecordError) or takes(line)
+            ]
             span *= 8
         return found[-most:]
 
@@ -205,19 +208,22 @@ def _time(record: Any) -> int:
 
 def _line(record: Any) -> Line:
     """Binary mode into the structured one."""
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
-    attributes = {
-        name.removeprefix("ce_"): text for name, text in headers.items() if name.startswith("ce_")
-    }
     try:
+        headers = {
+            name: value.decode(errors="replace")
+            for name, value in record.headers if value is not None
+        }  # fmt: skip
         data = _decode(record.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except Exception:  # anybody may write anything there, and those behind it are read
         return RecordError(
             "is no event",
             key=f"{record.topic}[{record.partition}]",
             value=record.offset,
             expected="a JSON object",
         )
+    attributes = {
+        name.removeprefix("ce_"): text for name, text in headers.items() if name.startswith("ce_")
+    }
     content = headers.get("content-type", "application/json")
     attributes.setdefault("type", record.topic)
     return {**attributes, "datacontenttype": content, "data": data}

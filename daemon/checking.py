@@ -62,8 +62,7 @@ def check_line(path: Path) -> dict[str, Any]:
     settings = config.load(path)
     for camera in settings.cameras.values():
         edges.source(camera.url, path.parent)
-    hashed = wiring.configuration_hash(settings)
-    models = {name: wiring.read_recipe(r, hashed).model for name, r in settings.recipes.items()}
+    models = {name: known.model for name, known in wiring.read_recipes(settings).items()}
     edges.plc_road(settings)
     sinks = edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
@@ -158,7 +157,9 @@ async def services(settings: Configuration, pictures: Mapping[str, Pixels]) -> d
     largest = max(pixels.nbytes for pixels in pictures.values())
     ring = make_ring({"check": Room(settings.worker.batch_frames, largest)})
     try:
-        worker = await WorkerHandle.start(ring, wiring.load_of(settings))
+        worker = await WorkerHandle.start(
+            ring, wiring.load_of(settings, wiring.read_recipes(settings))
+        )
         try:
             found = {}
             for name, pixels in pictures.items():

@@ -265,7 +265,8 @@ def outbox(
 
     if requeue is not None:
         count = outbox_report.requeue(state_dir, outbox_report.letter(requeue))
-        console.remarks.print(f"{count} put back; the line sends them within seconds")
+        done = f"{count} put back; the line sends them within seconds"
+        console.remarks.print(done if count else "no dead letters of a sink that the line has")
     told = outbox_report.report(state_dir)
     if json:
         console.print_json(told)

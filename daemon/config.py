@@ -57,7 +57,7 @@ class CameraSettings(Section):
     max_frame_bytes: int = Field(default=4 << 20, ge=64 * 64, le=1 << 30)
     number: int | None = Field(default=None, ge=1, le=32)
     """What the PLC calls it; its place in the file where none is named."""
-    mm_per_px: float | None = Field(default=None, gt=0)
+    mm_per_px: float | None = Field(default=None, gt=0, le=1000)
     """The camera's scale; without it events carry pixels only."""
     line_scan: bool = False
     """Its frames are strips of an endless web: a defect that goes on in the next one is one."""
@@ -258,7 +258,7 @@ def load(path: Path) -> Configuration:
             file=path,
             expected="a key of a section",
         ) from error
-    return _relative_to(path.parent, configuration)
+    return _relative_to(path.parent.absolute(), configuration)
 
 
 def _named(error: ValidationError, path: Path) -> ConfigurationError:

@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 remarks = Console(stderr=True)
 results = Console()
@@ -29,9 +30,11 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def print_table(title: str, rows: Mapping[str, Any]) -> None:
     """Names and values; an absent value is a dash."""
-    table = Table(title=title, show_header=False, box=None, title_justify="left", padding=(0, 1))
+    # As Text: in a str [brackets] would be markup, also those of a path or a broker's answer.
+    heading = Text(title, "table.title")
+    table = Table(title=heading, show_header=False, box=None, title_justify="left", padding=(0, 1))
     for name, value in rows.items():
-        table.add_row(name, _shown(value))
+        table.add_row(Text(name), Text(_shown(value)))
     results.print(table)
 
 

@@ -57,7 +57,7 @@ def defect(
     line_scan: bool,
 ) -> Event:
     """`late`: it was found after the frame's verdict, which was `uninspected`."""
-    exposure, finding, regions = chain.exposure, chain.finding, chain.regions
+    exposure, finding, regions = chain.scored, chain.finding, chain.regions
     result, frame = finding.result, exposure.id
     largest = max(regions, key=lambda r: r.area, default=None)
     web_px = chain.web_row if line_scan else None
@@ -67,12 +67,13 @@ def defect(
         "epoch": frame.epoch,
         "sequence": frame.sequence,
         "part_id": exposure.part,
-        "score": round(result.score, 6),
-        "threshold": round(result.threshold, 6),
+        "score": _digits(result.score),
+        "threshold": _digits(result.threshold),
         "score_ratio": round(result.score / result.threshold, 3) if result.threshold else None,
-        "latency_ms": round((chain.decided_ns - exposure.exposed_ns) / 1e6, 1),
+        "latency_ms": round((chain.scored_ns - exposure.exposed_ns) / 1e6, 1),
         "plc_sent": chain.plc_sent,
         "strips": chain.strips,
+        "first_sequence": chain.exposure.id.sequence,
         "last_sequence": chain.last_sequence,
         "continues": chain.continues,
         "region_count": len(regions),
@@ -263,8 +264,13 @@ def _region(region: Region, mm_per_px: float | None) -> dict[str, Any]:
         **{f"{side}_px": px for side, px in box.items()},
         "area_mm2": _scaled(region.area, mm_per_px, power=2),
         "area_px": region.area,
-        "score": round(region.score, 6),
+        "score": _digits(region.score),
     }
+
+
+def _digits(score: float) -> float:
+    """Scores may be of any size: so many digits, not so many decimals."""
+    return float(f"{score:.7g}")
 
 
 def _scaled(px: float | None, mm_per_px: float | None, *, power: int = 1) -> float | None:

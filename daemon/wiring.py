@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,12 @@ def read_recipe(recipe: RecipeSettings, configuration: str) -> Known:
     return Known(provenance, calibration.histogram)
 
 
+def read_recipes(settings: Configuration) -> dict[str, Known]:
+    """All of them, by name. Raises as `read_recipe` does."""
+    hashed = configuration_hash(settings)
+    return {name: read_recipe(recipe, hashed) for name, recipe in settings.recipes.items()}
+
+
 def configuration_hash(settings: Configuration) -> str:
     """SHA-256 of all settings in effect, wherever they come from. Secrets are files, not in it."""
     return hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
@@ -97,7 +103,7 @@ def _build(
     on_failure: contextlib.ExitStack,
 ) -> Service:
     hashed = configuration_hash(settings)
-    known = {name: read_recipe(recipe, hashed) for name, recipe in settings.recipes.items()}
+    known = read_recipes(settings)
     models = {name: recipe.model for name, recipe in known.items()}
     for camera in settings.cameras.values():
         edges.source(camera.url, base)  # a mistake in a URL is one of the configuration
@@ -130,8 +136,10 @@ def _build(
     def lend(frame: Frame) -> int | None:
         return quotas[frame.exposure.id.camera].take(wait=False)
 
+    load = load_of(settings, known)
+
     async def start_worker() -> WorkerHandle:
-        return await WorkerHandle.start(ring, load_of(settings))
+        return await WorkerHandle.start(ring, load)
 
     outbox = Outbox(
         settings.state_dir / outbox_report.NAME, settings.outbox.max_bytes,
@@ -239,11 +247,14 @@ def _lost(publish: Publish, loss: Shed | Damage) -> Event:
     return publish.line_event("outbox_replaced", events.outbox_replaced(loss))
 
 
-def load_of(settings: Configuration) -> Load:
+def load_of(settings: Configuration, known: Mapping[str, Known]) -> Load:
     recipes = tuple(
-        RecipeFiles(name, str(recipe.bundle), str(recipe.calibration_path))
+        RecipeFiles(
+            name, str(recipe.bundle), str(recipe.calibration_path),
+            known[name].provenance.bundle, known[name].provenance.calibration,
+        )
         for name, recipe in settings.recipes.items()
-    )
+    )  # fmt: skip
     return Load(recipes, settings.worker.device)
 
 

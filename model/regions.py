@@ -20,7 +20,8 @@ class Region:
 
 
 def find(defect_map: NDArray[np.float32], threshold: float, most: int = 16) -> tuple[Region, ...]:
-    """(H, W) -> the regions, strongest first, at most `most` (an event's limit)."""
+    """(H, W) -> the regions, strongest first, at most `most` (an event's limit); the largest is
+    always among them."""
     # In float64, as the judgement compares: a defect always has a region.
     over = defect_map > np.float64(threshold)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -30,6 +31,9 @@ def find(defect_map: NDArray[np.float32], threshold: float, most: int = 16) -> t
     scores = np.full(count, -np.inf, np.float32)
     np.maximum.at(scores, labels[over].astype(np.intp), defect_map[over])
     strongest = 1 + np.argsort(-scores[1:], kind="stable")[:most]  # 0 is the background
+    areas = stats[:, cv2.CC_STAT_AREA]
+    if len(strongest) and areas[strongest].max() < areas[1:].max():
+        strongest[-1] = 1 + np.argmax(areas[1:])
     regions = []
     for label in strongest:
         x, y, width, height, area = (int(v) for v in stats[label])

@@ -32,6 +32,7 @@ RecipeFiles = Mapping[str, tuple[Path, Path]]
 
 def reproduce(event_id: str, folder: Path, recipes: RecipeFiles, device: str) -> dict[str, Any]:
     """`folder` holds the evidence. `same`: the picture is what was scored, and so is its score.
+    What is said of the calibration of now is None where there is none any more.
 
     Raises DataError, ImageFileError, BundleError or CalibrationError, all of them UsageErrors,
     where something is missing or is not what it was; EngineError as `inspect` does.
@@ -47,8 +48,7 @@ def reproduce(event_id: str, folder: Path, recipes: RecipeFiles, device: str) ->
         raise DataError("was stored without a score", file=path, key="score")
     recipe, bundle = _bundle(record, path, recipes)
     calibration_file = recipes[recipe][1]
-    calibration = calibrations.load(calibration_file)
-    calibration.require(bundle.hash, calibration.dtype, calibration_file)
+    calibration = _calibration(calibration_file, bundle)
     dtype = _dtype(record, path)
     pixels = read_image(path)
     engine = Engine(bundle, device, dtype)
@@ -69,11 +69,10 @@ def reproduce(event_id: str, folder: Path, recipes: RecipeFiles, device: str) ->
         "picture_intact": intact,
         "threshold": record.threshold,
         "verdict": "defect",
-        "threshold_now": calibration.threshold,
-        "verdict_now": _verdict_now(scored, calibration, dtype),
-        "calibration_changed": (
-            evidence_files.file_hash(calibration_file) != record.provenance.calibration
-        ),
+        "threshold_now": calibration and calibration.threshold,
+        "verdict_now": calibration and _verdict_now(scored, calibration, dtype),
+        "calibration_changed": calibration
+        and (evidence_files.file_hash(calibration_file) != record.provenance.calibration),
         "recipe": recipe,
         "bundle": bundle.hash,
         "dtype": dtype,
@@ -94,7 +93,7 @@ def _picture(event_id: str, folder: Path) -> Path:
         folder / f"{evidence_files.stem(frame)}.frame{end}" for end in evidence_files.SUFFIXES
     ]
     for path in places:
-        if path.is_file():
+        if _is_there(path):
             return path
     raise DataError(
         "has no stored frame", file=folder, key="event_id", value=event_id,
@@ -115,6 +114,22 @@ def _bundle(record: Record, path: Path, recipes: RecipeFiles) -> tuple[str, Bund
         value=record.provenance.bundle,
         expected=", ".join(f"{digest} ({name})" for name, digest in found.items()),
     )  # fmt: skip
+
+
+def _calibration(path: Path, bundle: Bundle) -> Calibration | None:
+    """None where it is gone: the score does not need it."""
+    if not _is_there(path):
+        return None
+    calibration = calibrations.load(path)
+    calibration.require(bundle.hash, calibration.dtype, path)
+    return calibration
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # in a folder that one may not enter
+        raise DataError(f"cannot be read: {error.strerror}", file=path) from error
 
 
 def _dtype(record: Record, path: Path) -> Dtype:

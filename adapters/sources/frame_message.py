@@ -22,7 +22,8 @@ HEADER_BYTES = 1024
 PIXEL_BYTES = 1 << 30
 """Of the largest picture."""
 
-_U64 = (1 << 64) - 1  # msgspec's own bounds end at 63 bits
+_MOST = (1 << 63) - 1
+"""More has no place in a ledger, in a database, or in most readers' integers."""
 
 Side = Annotated[int, Meta(ge=1, le=65536)]
 
@@ -34,16 +35,16 @@ class FrameHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Literal[1, 3]
     dtype: Literal["uint8", "uint16"]
     sequence: Annotated[int, Meta(ge=0)]
-    """The camera's own count of exposures, 64 bits; it goes on while nobody listens."""
+    """The camera's own count of exposures, 63 bits; it goes on while nobody listens."""
     part: Annotated[int, Meta(ge=0)] = 0
-    """Trigger count or encoder position, 64 bits; 0 where the camera knows none."""
+    """Trigger count or encoder position, 63 bits; 0 where the camera knows none."""
     exposed_ns: Annotated[int, Meta(ge=0)] | None = None
     """CLOCK_MONOTONIC of the host that receives; None where the camera's is another."""
 
     def __post_init__(self) -> None:
         for name in ("sequence", "part"):
-            if getattr(self, name) > _U64:
-                raise ValueError(f"Expected `int` <= {_U64} - at `$.{name}`")
+            if getattr(self, name) > _MOST:
+                raise ValueError(f"Expected `int` <= {_MOST} - at `$.{name}`")
         if self.format.nbytes > PIXEL_BYTES:
             raise ValueError(f"Expected at most {PIXEL_BYTES} bytes of pixels")
 

@@ -23,7 +23,7 @@ import structlog
 from adapters.ports import Event, Refusal
 from daemon.errors import StateError
 from daemon.records import outbox_rescue
-from daemon.records.outbox_file import Damage, OutboxFile, damaged, no_disk
+from daemon.records.outbox_file import Damage, OutboxFile, damaged, is_full, no_disk
 from daemon.records.outbox_losses import Losses
 from daemon.records.outbox_rescue import Mark
 from daemon.records.outbox_room import Put, fits, fitting
@@ -77,7 +77,7 @@ class Outbox:
         self.on_commit: list[Callable[[], None]] = []
         """Called from the outbox's thread after each commit of events."""
         self.on_no_disk: Callable[[], None] = lambda: None
-        """Called from the outbox's thread each second in which the disk takes nothing."""
+        """Called from the outbox's thread each second in which the disk is full."""
         self.died: Future[None] = Future()
         """Ends with what nobody foresaw; from then on nothing is stored."""
         self._max_bytes, self._age_s = max_bytes, max_age_hours * 3600
@@ -250,6 +250,11 @@ class Outbox:
             self._commit_all(self._opened(), last=last)
         except (StateError, sqlite3.Error, OSError) as error:
             self._failed(error)
+        except OverflowError as error:  # a number in it is more than a database holds
+            strange, self._pending = self._puts(), []
+            self.losses.shed(Counter(put.kind for put in strange), str(error))
+            for put in strange:
+                _tell(put.durable, False)
 
     def _commit_all(self, file: OutboxFile, *, last: bool) -> None:
         """One transaction of all that is pending. Where it fails, all of it stays pending."""
@@ -310,7 +315,7 @@ class Outbox:
         log.error("outbox not written", problem=str(error), events_in_memory=len(self._puts()))
         if damaged(error):
             self._replace(str(error))
-        elif no_disk(error):
+        elif no_disk(error) and is_full(self.path):
             self.on_no_disk()
         for put in self._puts():
             if put.durable is not None:  # whoever asked knows now, and will come again

@@ -23,6 +23,7 @@ BUSY_SECONDS = 5.0
 """How long another process may hold the file: `clearline outbox --requeue`, for milliseconds."""
 RESERVED_PAGES = 16
 """Of the limit, for what is written besides events."""
+FULL_BYTES = 1 << 20
 AT_ONCE = 256  # rows that are deleted for their age in one statement
 
 
@@ -68,6 +69,12 @@ def damaged(error: Exception) -> bool:
 def no_disk(error: Exception) -> bool:
     """Whether it says that the disk takes nothing: it may, later."""
     return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def is_full(path: Path) -> bool:
+    """Whether its disk has hardly any room: a broken one takes nothing either."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES
 
 
 def kept_out(error: Exception, path: Path) -> bool:

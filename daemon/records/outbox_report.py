@@ -1,6 +1,7 @@
 """`clearline outbox`: what waits in a line's outbox, also while the line runs, in any process."""
 
 import contextlib
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,7 @@ def letter(text: str) -> int | None:
     """What `--requeue` names: a number, or None for `all`. Raises StateError."""
     if text == "all":
         return None
-    if not text.isdecimal():
+    if not re.fullmatch("[0-9]{1,18}", text):  # SQLite's numbers end at 19 digits
         raise StateError("is no dead letter", key="requeue", value=text, expected="a number or all")
     return int(text)
 
@@ -126,7 +127,8 @@ def _room(db: sqlite3.Connection) -> dict[str, Any]:
 def _reading(state: Path) -> Iterator[sqlite3.Connection]:
     path = _there(state)
     try:
-        db = sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True, isolation_level=None)
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        db = sqlite3.connect(address, uri=True, isolation_level=None)
         with contextlib.closing(db):
             yield db
     except sqlite3.Error as error:
@@ -135,9 +137,20 @@ def _reading(state: Path) -> Iterator[sqlite3.Connection]:
 
 def _there(state: Path) -> Path:
     path = state / NAME
-    if not path.is_file():
-        raise StateError("is not there", file=path, expected="a line's state folder")
+    require_file(path, "a line's state folder")
     return path
+
+
+def require_file(path: Path, expected: str) -> None:
+    """Raises StateError where it is not there, or in a folder that one may not enter."""
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise StateError(
+            f"cannot be read: {error.strerror}", file=path, expected=expected
+        ) from error
+    if not there:
+        raise StateError("is not there", file=path, expected=expected)
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> StateError:

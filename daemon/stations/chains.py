@@ -45,10 +45,14 @@ class Chain:
     """Every strip's verdict was given to a connected road; None: there is no PLC."""
     finding: Finding
     """The strongest strip's."""
+    scored: Exposure
+    """That strip, which names the event: its picture can be scored again."""
+    scored_ns: int
+    """When it was decided."""
     pieces: Sequence[Piece]
     strips: int = 1
     continues: bool = False
-    """It was cut off at a limit; where the next strip goes on with it, the next event does."""
+    """It was cut off at a limit: where the next strip goes on with it, the next event does."""
 
     @staticmethod
     def of(
@@ -60,7 +64,7 @@ class Chain:
             Piece(region, (region,) if region.y + region.height >= end else ())
             for region in finding.result.regions
         ]
-        return Chain(exposure, decided_ns, plc_sent, finding, pieces)
+        return Chain(exposure, decided_ns, plc_sent, finding, exposure, decided_ns, pieces)
 
     @property
     def last_sequence(self) -> int:
@@ -91,11 +95,13 @@ class Chain:
         pieces = _join(self.pieces, strip.pieces, self.strips * self.finding.height)
         if len(pieces) == len(self.pieces) + len(strip.pieces):
             return None
-        strongest = max(self.finding, strip.finding, key=lambda finding: finding.result.score)
+        strongest = max(self, strip, key=lambda chain: chain.finding.result.score)
         return replace(
             self,
             plc_sent=self.plc_sent and strip.plc_sent,
-            finding=strongest,
+            finding=strongest.finding,
+            scored=strongest.scored,
+            scored_ns=strongest.scored_ns,
             pieces=pieces,
             strips=self.strips + 1,
         )

@@ -7,7 +7,7 @@ back are only events that are not at their end yet: runs of uninspected frames, 
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.ports import Event, Exposure, FrameId, Outcome, Reason, Verdict, VerdictSink
@@ -42,6 +42,11 @@ class _Run:
     last: FrameId
     reason: Reason
     count: int
+
+    def goes_on(self, frame: FrameId, reason: Reason) -> bool:
+        return reason is self.reason and frame == replace(
+            self.last, sequence=self.last.sequence + 1
+        )
 
 
 class Publish:
@@ -103,6 +108,8 @@ class Publish:
         return events.of_line(self._line, kind, self._run_number, self._now(), data)
 
     def camera(self, camera: str, epoch: int, kind: str, problem: str | None) -> None:
+        if kind == "down":
+            self._end_chain(camera)
         data = {} if problem is None else {"problem": problem[:MOST_PROBLEM]}
         self._outbox.put(events.camera(self._line, camera, epoch, kind, self._now(), data))
 
@@ -159,7 +166,7 @@ class Publish:
 
     def _uninspected(self, frame: FrameId, reason: Reason) -> None:
         run = self._runs.get(frame.camera)
-        if run is not None and (run.reason is not reason or run.last.epoch != frame.epoch):
+        if run is not None and not run.goes_on(frame, reason):
             self._end_run(frame.camera)
             run = None
         if run is None:

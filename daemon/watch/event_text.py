@@ -19,7 +19,7 @@ OF_A_DEFECT = (
     "max_region_area_px", "max_region_x_px", "max_region_y_px", "web_position_px",
 )  # fmt: skip
 BAD = ("defect", "down", "alarm", "outbox_replaced")
-DOUBTFUL = ("gap", "uninspected", "set_aside", "unrecorded", "shed", "drift")
+DOUBTFUL = ("gap", "uninspected", "set_aside", "unrecorded", "unreported", "shed", "drift")
 GOOD = ("up", "started")
 
 
@@ -55,7 +55,7 @@ def _words(kind: str, data: Mapping[str, Any], about_line: bool) -> str:
     rest = dict(data)
     try:
         said = _KINDS[kind](rest) if kind in _KINDS else ""
-    except (KeyError, TypeError, ValueError, AttributeError):  # not as we know it
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # not as we know it
         rest, said = dict(data), ""
     for name in ALWAYS:
         # A camera stands in front, unless it is the line that speaks of it.
@@ -154,11 +154,21 @@ def _alarm(data: Data) -> str:
 
 
 def _unrecorded(data: Data) -> str:
+    camera, reason = data.pop("camera"), data.pop("reason")
+    return f"{camera}: {_many(data.pop('count'), 'frame')} {_after(data)} ({reason})"
+
+
+def _unreported(data: Data) -> str:
+    defects = _many(data.pop("defects"), "defect")
+    others = _many(data.pop("uninspected"), "uninspected frame")
+    return f"{data.pop('camera')}: {defects} and {others} without an event, {_after(data)}"
+
+
+def _after(data: Data) -> str:
     after, last = (
         f"{data.pop(f'{w}_epoch')}/{data.pop(f'{w}_sequence')}" for w in ("after", "last")
     )
-    camera, reason = data.pop("camera"), data.pop("reason")
-    return f"{camera}: {_many(data.pop('count'), 'frame')} after {after} up to {last} ({reason})"
+    return f"after {after} up to {last}"
 
 
 def _drift(data: Data) -> str:
@@ -199,6 +209,7 @@ _KINDS: Mapping[str, Callable[[Data], str]] = {
     "model_changed": _model_changed,
     "alarm": _alarm,
     "unrecorded": _unrecorded,
+    "unreported": _unreported,
     "drift": _drift,
     "shed": _shed,
     "outbox_replaced": _outbox_replaced,

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,8 +20,8 @@ from adapters.jsonl_files import JsonLinesReader
 from adapters.kafka_reader import KafkaReader
 from daemon import config, console, edges
 from daemon.config import Configuration
-from daemon.errors import ConfigurationError, StateError
-from daemon.records.outbox_report import NAME
+from daemon.errors import ConfigurationError
+from daemon.records.outbox_report import NAME, require_file
 from daemon.watch.event_text import text_of
 from daemon.watch.outbox_tail import OutboxTail
 
@@ -78,11 +78,20 @@ def show_events(
     Raises clearline.Error where nothing can be read; with `follow` only where it never could be.
     """
     settings = config.load(path)
+    if where.camera is not None and where.camera not in settings.cameras:
+        raise ConfigurationError(
+            "is no camera of this line", file=path, key="camera", value=where.camera,
+            expected=" or ".join(settings.cameras),
+        )  # fmt: skip
     try:
         with closing(_tail(settings, path, source, where)) as tail:
             _show(tail, follow, last, where, _print_json if as_json else _print_text)
-    except BrokenPipeError:
-        console.results.on_broken_pipe()  # `| head`
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    except (BrokenPipeError, SystemExit):  # `| head` has enough; the latter is rich's word for it
+        with suppress(SystemExit):
+            console.results.on_broken_pipe()
 
 
 def _show(
@@ -136,9 +145,9 @@ class _JsonLines:
     def last(
         self, most: int, takes: Callable[[dict[str, Any]], bool]
     ) -> Iterable[dict[str, Any] | clearline.Error]:
-        if not self._path.exists():
-            raise StateError("is not there", file=self._path, expected="a line's file of events")
-        wanted = (e for e in self._reader.lines() if isinstance(e, dict) and takes(e))
+        require_file(self._path, "a line's file of events")
+        lines = self._reader.lines()
+        wanted = (e for e in lines if isinstance(e, clearline.Error) or takes(e))
         return deque(wanted, maxlen=most)
 
 

@@ -15,6 +15,7 @@ import msgspec
 import clearline
 from adapters.sinks.cloud_event import structured
 from daemon.errors import StateError
+from daemon.records.outbox_report import require_file
 from daemon.records.outbox_schema import checksum, decode
 
 AT_ONCE = 500  # events in one read, so that none holds up a checkpoint
@@ -43,6 +44,7 @@ class OutboxTail:
 
     def last(self, most: int, takes: Callable[[dict[str, Any]], bool]) -> list[Line]:
         """So many of what is there and wanted, in their order; `read` goes on behind it.
+        What is torn is among them.
 
         Raises StateError.
         """
@@ -59,7 +61,7 @@ class OutboxTail:
                     break
                 before = rows[-1][0]
                 lines = [_line(row) for row in rows]
-                found += [line for line in lines if isinstance(line, dict) and takes(line)]
+                found += [line for line in lines if isinstance(line, EventsMissed) or takes(line)]
         self._seq, self._at = newest, 0.0 if top is None else top[1]
         return found[:most][::-1]
 
@@ -97,8 +99,7 @@ class OutboxTail:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        if not self._path.is_file():
-            raise StateError("is not there", file=self._path, expected="a line's state folder")
+        require_file(self._path, "a line's state folder")
         try:
             address = f"{self._path.absolute().as_uri()}?mode=ro"
             with closing(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import clearline
+from adapters.evidence_files import file_hash
 from daemon.worker.protocol import (
     BEAT_SECONDS,
     PACKET,
@@ -108,9 +109,21 @@ def _load(request: Load | Score) -> dict[str, Recipe]:
 
 
 def _recipe(files: RecipeFiles, device: str) -> Recipe:
-    bundle = bundles.load(Path(files.bundle))
-    calibration = calibrations.load(Path(files.calibration))
-    calibration.require(bundle.hash, calibration.dtype, Path(files.calibration))
+    """Raises clearline.Error; also where a file was replaced since the daemon read it: events and
+    pictures would name another model than the one that judges."""
+    bundle_file, calibration_file = Path(files.bundle), Path(files.calibration)
+    bundle = bundles.load(bundle_file)
+    calibration = calibrations.load(calibration_file)
+    for file, ours, theirs in (
+        (bundle_file, bundle.hash, files.bundle_hash),
+        (calibration_file, file_hash(calibration_file), files.calibration_hash),
+    ):
+        if ours != theirs:
+            raise clearline.Error(
+                "was replaced while the line ran; start the line again", file=file, key="sha256",
+                value=ours[:12], expected=theirs[:12],
+            )  # fmt: skip
+    calibration.require(bundle.hash, calibration.dtype, calibration_file)
     return Recipe(Engine(bundle, device, calibration.dtype), calibration)
 
 

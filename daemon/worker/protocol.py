@@ -19,6 +19,9 @@ class RecipeFiles(msgspec.Struct, frozen=True):
     name: str
     bundle: str
     calibration: str
+    bundle_hash: str
+    """SHA-256, as the daemon read it: what lies there now may be another one."""
+    calibration_hash: str
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):

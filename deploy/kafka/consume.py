@@ -4,6 +4,8 @@ Each event is one row, however often it is delivered: (source, id) is the key of
 Offsets are committed only after the database has committed, so nothing is lost when this is
 killed, when Kafka delivers again, or when partitions move to another copy of it.
 
+A record that is no event, or that no row can hold, is named on stderr and passed over.
+
 Needs aiokafka, and psycopg for PostgreSQL. Run as many copies as there are partitions. SIGTERM and
 Ctrl-C end it after its batch, trouble it cannot wait out at once: let a service manager restart it.
 """
@@ -12,8 +14,10 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer
@@ -38,6 +42,7 @@ INSERT = (
     f"INSERT INTO events ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
     " ON CONFLICT (source, id) DO NOTHING"
 )
+KEY_CHARACTERS = 500  # of source and of id: PostgreSQL's index holds no more than 2704 bytes
 ANSWER_S = 10  # for a broker, before we go on or leave without it
 
 
@@ -52,15 +57,49 @@ def open_database(where):
     return database, INSERT
 
 
+def fitting(type_, value):
+    """As a column takes it. Asked first: one value that it refuses would undo a whole batch."""
+    match type_, value:
+        case _, None:
+            return None
+        case "TEXT", str() if "\0" not in value:
+            value.encode()  # half of a surrogate pair is in no database
+            return value
+        case "BOOLEAN", bool():
+            return value
+        case "BIGINT" | "DOUBLE PRECISION", bool():
+            pass
+        case "BIGINT", int() if -(2**63) <= value < 2**63:
+            return value
+        case "DOUBLE PRECISION", int() | float() if math.isfinite(value):
+            return float(value)
+    raise ValueError(f"{value!r:.80} is no {type_}")
+
+
+def no_number(name):
+    raise ValueError(f"{name} is not JSON")  # but Python's idea of it
+
+
 def row(record):
     try:
-        headers = {name: value.decode() for name, value in record.headers}
-        data = json.loads(record.value)
-        names = [headers[f"ce_{name}"] for name in ("source", "id", "type")]
-        return (*names, *(data.get(name) for name in FLAT), record.value.decode())
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        headers = dict(record.headers)
+        names = [fitting("TEXT", headers[f"ce_{n}"].decode()) for n in ("source", "id", "type")]
+        if max(map(len, names)) > KEY_CHARACTERS:
+            raise ValueError("too long a name")
+        text = record.value.decode()
+        data = json.loads(text, parse_constant=no_number)
+        flat = [fitting(type_, data.get(name)) for name, type_ in FLAT.items()]
+        return (*names, *flat, text)
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
-        print(f"passed over {place}: {error!r}", flush=True)
+        print(f"passed over {place}: {e!r:.200}", file=sys.stderr, flush=True)
         return None
 
 
@@ -73,7 +112,7 @@ def store(database, insert, rows):
 
 
 async def consume(consumer, database, insert, stop):
-    stored = duplicates = 0
+    stored = duplicates = passed_over = 0
     while not stop.is_set():
         batches = await consumer.getmany(timeout_ms=500, max_records=500)
         if not batches:
@@ -82,7 +121,8 @@ async def consume(consumer, database, insert, stop):
         # In a thread: a slow database must not keep the consumer from its group.
         new = await asyncio.to_thread(store, database, insert, rows) if rows else 0
         stored, duplicates = stored + new, duplicates + len(rows) - new
-        print(f"{stored} stored, {duplicates} duplicates", flush=True)
+        passed_over += sum(map(len, batches.values())) - len(rows)
+        print(f"{stored} stored, {duplicates} duplicates, {passed_over} passed over", flush=True)
         # Where the partition is not ours any more, or nobody is there, they come again.
         with contextlib.suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(ANSWER_S):

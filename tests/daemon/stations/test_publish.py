@@ -127,7 +127,7 @@ def test_a_defect_is_one_event_with_the_contracts_fields_in_millimetres(
         "event_time_ms": shown.wall_ns // 1_000_000, "line": "line", "camera": "left", "epoch": 17,
         "sequence": 8812034, "part_id": 912345, "verdict": "defect", "late": False, "score": 0.9,
         "threshold": 0.5, "score_ratio": 1.8, "plc_sent": True, "strips": 1,
-        "last_sequence": 8812034, "continues": False, "region_count": 2,
+        "first_sequence": 8812034, "last_sequence": 8812034, "continues": False, "region_count": 2,
         "max_region_area_mm2": 1.2, "max_region_area_px": 120,
         "max_region_x_mm": 1.8, "max_region_x_px": 18.0,
         "max_region_y_mm": 1.7, "max_region_y_px": 17.0,
@@ -224,11 +224,13 @@ def test_a_defect_over_two_strips_is_two_verdicts_at_once_and_one_event_with_its
     plant.say(first, Outcome.DEFECT, None, found(DOWN))
     assert (len(plant.verdicts), plant.events) == (1, [])
     plant.plc_is_there = False
-    plant.say(exposure(6, camera="web", part=32), Outcome.DEFECT, None, found(IN))
+    stronger = exposure(6, camera="web", part=32)
+    plant.say(stronger, Outcome.DEFECT, None, found(IN))
     (event,) = plant.events
-    assert (event.id, event.wall_ns) == ("line/web/1/5", first.wall_ns)
+    assert (event.id, event.wall_ns) == ("line/web/1/6", stronger.wall_ns), "its picture is there"
     expected = {
-        "sequence": 5, "last_sequence": 6, "strips": 2, "continues": False, "part_id": 31,
+        "sequence": 6, "first_sequence": 5, "last_sequence": 6, "strips": 2, "part_id": 32,
+        "continues": False,
         "score": 0.9, "plc_sent": False, "web_position_px": 360, "web_position_mm": 36.0,
         "region_count": 1, "max_region_area_px": 200,
     }  # fmt: skip
@@ -321,7 +323,7 @@ def test_no_two_events_share_an_id_where_the_clock_stands_still_or_is_set_back(
     times_ns = [10**18, 10**18, 10**18 - 10**12, 10**18, 10**18 + 1]
     monkeypatch.setattr("daemon.stations.publish.time.time_ns", lambda: times_ns[0])
     for _ in range(len(times_ns)):
-        plant.publish.of_line("unrecorded", {})
+        plant.publish.of_line("drift", {})
         plant.publish.camera("left", 1, "up", None)
         times_ns.append(times_ns.pop(0))
     assert len({event.id for event in plant.events}) == 10
