@@ -60,13 +60,20 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Event).decode
 
 
+LOSSES = frozenset({"unrecorded", "unreported", "shed", "outbox_replaced"})
+
+
 def kind_of(event: Event) -> Kind:
+    """What it is worth: what is said of losses as much as a defect, or they would go unsaid."""
     match event.type:
         case "clearline.defect.v1":
             return "defect"
         case "clearline.camera.v1":
             return "camera"
-    return "summary" if event.data.get("kind") == "summary" else "line"
+    kind = event.data.get("kind")
+    if kind in LOSSES:
+        return "defect"
+    return "summary" if kind == "summary" else "line"
 
 
 def checksum(kind: object, sink: object, body: object) -> int:

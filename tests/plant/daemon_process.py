@@ -16,6 +16,7 @@ from daemon.records.ledger import Counts, Ledger
 INSTANT = """\
 from daemon.worker import handle
 handle.PROGRAM = "plant.instant_worker"
+{patch}
 from daemon.cli import main
 main()
 """
@@ -28,16 +29,17 @@ class DaemonProcess:
         state: Path,
         environment: Mapping[str, str] = {},
         defect_every: int | None = None,
+        patch: str = "",
     ) -> None:
         """`state` is what the configuration names as `state_dir`; the log goes beside it. With
-        `defect_every` the workers are `plant.instant_worker`."""
+        `defect_every` the workers are `plant.instant_worker`; `patch` is a line of Python then."""
         self._command = ["-m", "daemon.cli"]
         if defect_every is not None:
             tests = str(Path(__file__).parents[1])
             environment = {
                 **environment, "PLANT_DEFECT_EVERY": str(defect_every), "PYTHONPATH": tests,
             }  # fmt: skip
-            self._command = ["-c", INSTANT]
+            self._command = ["-c", INSTANT.format(patch=patch)]
         self._config, self._state = config, state
         self._environment = {**os.environ, **environment}
         self.log = config.with_suffix(".log")
@@ -101,8 +103,9 @@ def running(
     state: Path,
     environment: Mapping[str, str] = {},
     defect_every: int | None = None,
+    patch: str = "",
 ) -> Iterator[DaemonProcess]:
-    daemon = DaemonProcess(config, state, environment, defect_every)
+    daemon = DaemonProcess(config, state, environment, defect_every, patch)
     try:
         yield daemon
     finally:

@@ -112,9 +112,15 @@ class EventLine:
 
 @contextmanager
 def line(
-    folder: Path, bundle: Bundle, calibration: Calibration, kafka: str, more: str = ""
+    folder: Path,
+    bundle: Bundle,
+    calibration: Calibration,
+    kafka: str,
+    more: str = "",
+    patch: str = "",
 ) -> Iterator[EventLine]:
-    """Does not wait until it inspects. `kafka`: the broker's address."""
+    """Does not wait until it inspects. `kafka`: the broker's address; `patch`: a line of Python
+    that the daemon runs first."""
     bundle.save(folder / "tiny.safetensors")
     calibration.save(beside(folder / "tiny.safetensors"))
     cameras = {
@@ -133,7 +139,7 @@ def line(
         for camera in cameras.values():
             stack.enter_context(camera.running())
         daemon = stack.enter_context(
-            running(folder / "line.toml", folder / "state", defect_every=1)
+            running(folder / "line.toml", folder / "state", defect_every=1, patch=patch)
         )
         yield EventLine(folder, daemon)
 

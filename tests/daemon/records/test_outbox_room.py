@@ -27,6 +27,12 @@ def test_the_kinds_of_events_are_told_apart() -> None:
     assert [kind_of(event(kind, 0)) for kind in KINDS] == list(KINDS)
 
 
+@pytest.mark.parametrize("kind", ["unrecorded", "unreported", "shed", "outbox_replaced"])
+def test_what_is_said_of_losses_is_worth_as_much_as_a_defect(kind: Kind) -> None:
+    """Else a full outbox would push out what tells of it."""
+    assert kind_of(event(kind, 0)) == "defect"
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
     made: list[Outbox] = []
