@@ -73,7 +73,9 @@ def write_image(path: Path, pixels: Pixels) -> None:
     stored = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
+        done, content = cv2.imencode(path.suffix, np.ascontiguousarray(stored))
+        if not done:
+            raise _too_large(path, pixels)
         path.write_bytes(content.tobytes())
     except cv2.error as error:
         raise PictureError(
@@ -99,12 +101,14 @@ def write_described(path: Path, pixels: Pixels, description: str) -> None:
     exif = _EXIF.pack(*_EXIF_BEGIN, len(text), _TEXT_AT, 0) + text
     unfinished = path.with_name(f".{path.name}{UNFINISHED}")
     try:
-        _, content = cv2.imencodeWithMetadata(
+        done, content = cv2.imencodeWithMetadata(
             path.suffix,
             np.ascontiguousarray(stored),
             [cv2.IMAGE_METADATA_EXIF],
             [np.frombuffer(exif, np.uint8)],
         )
+        if not done:
+            raise _too_large(path, pixels, len(text))
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(content.data)
         unfinished.replace(path)
@@ -146,6 +150,15 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
+
+
+def _too_large(path: Path, pixels: Pixels, text_bytes: int = 0) -> PictureError:
+    """OpenCV says only that it did not encode it."""
+    height, width, _ = pixels.shape
+    return PictureError(
+        f"cannot be encoded as {path.suffix}: {width} x {height} pixels, {text_bytes} bytes of text",
+        file=path, expected="what the format holds (JPEG: 65500 pixels a side, 64 kB of text)",
+    )  # fmt: skip
 
 
 def _decode(content: bytes) -> Pixels | None:

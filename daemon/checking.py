@@ -66,6 +66,8 @@ def check_line(path: Path) -> dict[str, Any]:
     edges.plc_road(settings)
     sinks = edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
+    if settings.evidence.folder is not None:
+        state_dir.make(settings.evidence.folder, "evidence.folder")
     rooms = {name: Room.of(camera) for name, camera in settings.cameras.items()}
     said: dict[str, Any] = {
         "line": settings.line,

@@ -40,8 +40,8 @@ log = structlog.get_logger()
 class Parts:
     """What a service is made of; `daemon.wiring` puts it together."""
 
-    claim: IO[bytes]
-    """Of the state folder; closed at the very end."""
+    claims: Sequence[IO[bytes]]
+    """Of the state folder and that of the evidence; closed at the very end."""
     line: Line
     ledger: Ledger
     ring: Ring
@@ -138,7 +138,8 @@ class Service:
         """Everything ends in the order in which data flows. Raises what made a part fail."""
         parts = self.parts
         async with contextlib.AsyncExitStack() as closing:  # from the last line up, whatever fails
-            closing.callback(parts.claim.close)
+            for claim in parts.claims:
+                closing.callback(claim.close)
             closing.callback(parts.ring.close)
             closing.callback(parts.outbox.close)
             for drain in parts.drains.values():

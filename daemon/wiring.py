@@ -110,7 +110,11 @@ def _build(
     road = edges.plc_road(settings)
     event_sinks = edges.event_sinks(settings)
     state_dir.make(settings.state_dir)
-    claim = on_failure.enter_context(state_dir.claim(settings.state_dir))
+    claims = [on_failure.enter_context(state_dir.claim(settings.state_dir))]
+    pictures = settings.evidence.folder
+    if pictures is not None:
+        state_dir.make(pictures, "evidence.folder")
+        claims.append(on_failure.enter_context(state_dir.claim(pictures, "evidence.folder")))
     ledger = Ledger(settings.state_dir / "ledger")
     line = Line(settings.site, settings.line, hashed[:8])
     places = {
@@ -127,8 +131,7 @@ def _build(
         first += room.slots
 
     def release(frame: Frame) -> None:
-        evidence.take(frame)
-        quotas[frame.exposure.id.camera].release(frame.slot)
+        evidence.take(frame, lambda: quotas[frame.exposure.id.camera].release(frame.slot))
 
     def kind_of(frame: Frame) -> Kind:
         return frame.recipe, frame.format
@@ -150,7 +153,6 @@ def _build(
         settings.evidence.frames, settings.evidence.crops, settings.evidence.max_bytes,
         settings.evidence.max_age_hours,
     )  # fmt: skip
-    pictures = settings.evidence.folder
     evidence = Evidence(
         pictures, keeping, settings.state_dir / "aside", ring,
         {name: recipe.provenance for name, recipe in known.items()},
@@ -199,7 +201,7 @@ def _build(
     drains = {name: Drain(outbox, name, sink) for name, sink in event_sinks.items()}
     return Service(
         Parts(
-            claim=claim,
+            claims=claims,
             line=line,
             ledger=ledger,
             ring=ring,

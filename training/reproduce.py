@@ -49,6 +49,9 @@ def reproduce(event_id: str, folder: Path, recipes: RecipeFiles, device: str) ->
     recipe, bundle = _bundle(record, path, recipes)
     calibration_file = recipes[recipe][1]
     calibration = _calibration(calibration_file, bundle)
+    changed = calibration and (
+        evidence_files.file_hash(calibration_file) != record.provenance.calibration
+    )
     dtype = _dtype(record, path)
     pixels = read_image(path)
     engine = Engine(bundle, device, dtype)
@@ -71,8 +74,7 @@ def reproduce(event_id: str, folder: Path, recipes: RecipeFiles, device: str) ->
         "verdict": "defect",
         "threshold_now": calibration and calibration.threshold,
         "verdict_now": calibration and _verdict_now(scored, calibration, dtype),
-        "calibration_changed": calibration
-        and (evidence_files.file_hash(calibration_file) != record.provenance.calibration),
+        "calibration_changed": changed,
         "recipe": recipe,
         "bundle": bundle.hash,
         "dtype": dtype,

@@ -1,7 +1,7 @@
 """Memory for pictures that wait to be written: bounded, and used again.
 
-A copy into fresh memory costs a page fault for every 4 KiB, four times the copying itself, and it
-is the event loop that would pay.
+A copy into fresh memory costs a page fault for every 4 KiB, four times the copying itself, and for
+so long the frame's slot is not given back.
 """
 
 import threading
@@ -41,6 +41,11 @@ class Buffers:
             buffer = np.empty(size, np.uint8)
             self._lent, self._bytes = self._lent + 1, self._bytes + size
             return buffer
+
+    @property
+    def lent(self) -> int:
+        with self._lock:
+            return self._lent
 
     def give_back(self, buffer: Buffer) -> None:
         with self._lock:

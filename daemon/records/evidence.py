@@ -1,8 +1,9 @@
 """Evidence: pictures of every defect, and of every frame that killed two workers.
 
-Before a verdict is told only room is reserved; the copy out of the ring is made when the frame's
-slot is given back; and a thread of its own draws, encodes, writes and tidies the folder. Where it
-cannot follow, pictures are left out and counted: a verdict never waits for one.
+Before a verdict is told only room is reserved. When the frame's slot is done with, one thread
+copies out of the ring and gives the slot back; it touches no disk, so that a hung one holds no
+slot. Another draws, encodes, writes and tidies the folder. Where they cannot follow, pictures are
+left out and counted: a verdict never waits for one.
 """
 
 import queue
@@ -32,6 +33,10 @@ PAUSE_SECONDS = 60.0
 """How long nothing is kept after room was asked for."""
 TIDY_SECONDS = 60.0
 """Pictures grow old also where no new ones come."""
+CLOSE_SECONDS = 5.0
+"""So long the stop waits for pictures, in all."""
+QUIET_SECONDS = 10.0
+"""Between two warnings: a disk that takes nothing fails every picture."""
 
 log = structlog.get_logger()
 
@@ -64,15 +69,20 @@ class Evidence:
         self._buffers = Buffers(WAITING, WAITING_BYTES)
         self._reserved: dict[int, Waiting] = {}  # by slot
         self._lock = threading.Lock()
+        self._ended = False
         self.left_out = 0
         """Frames whose pictures were never written, or not all of them."""
         self.given_up = 0
         """Frames whose pictures were deleted before their time, for want of room."""
         self._asides = 0
         self._nothing_until = 0.0  # monotonic
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
-        self._thread.start()
+        self._failures, self._quiet_until = 0, 0.0  # not yet told; monotonic
+        self._copies: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._copier = threading.Thread(target=self._run_copier, name="evidence-copy", daemon=True)
+        self._writer = threading.Thread(target=self._run_writer, name="evidence", daemon=True)
+        self._copier.start()
+        self._writer.start()
 
     def keep(self, frame: Frame, result: Result, device: str) -> References | None:
         """Reserves room for a defect's pictures: `take` must follow before the frame's slot is used
@@ -90,18 +100,15 @@ class Evidence:
         addresses = {kind: path.absolute().as_uri() for kind, path in files.items()}
         return References(addresses.get("crop"), addresses.get("frame"))
 
-    def take(self, frame: Frame) -> None:
-        """The frame's slot is about to be given back: copy what was reserved. Event loop."""
+    def take(self, frame: Frame, give_back: Callable[[], None]) -> None:
+        """The frame's slot is done with: what was reserved is copied, then `give_back` is called,
+        here or in the copying thread, whatever happens. Event loop."""
         waiting = self._reserved.pop(frame.slot, None)
-        if waiting is None:
+        if waiting is not None and waiting.frame.exposure.id == frame.exposure.id:
+            self._copies.put(partial(self._copy, waiting, give_back))
             return
-        if waiting.frame.exposure.id != frame.exposure.id:
-            self._drop(waiting)
-            return
-        slot, form = self._ring.slots[frame.slot], frame.format
-        np.copyto(waiting.pixels, self._ring.pixels(slot.pixels, form))
-        np.copyto(waiting.heat, self._ring.heat(slot.heat, form.height, form.width))
-        self._queue.put(partial(self._write, waiting))
+        self._drop(waiting)
+        give_back()
 
     def set_aside(self, frame: Frame, pixels: Pixels) -> str | None:
         """The raw picture, bit by bit. Its address, or None where it is left out. Event loop."""
@@ -115,19 +122,28 @@ class Evidence:
         provenance = self._provenance[frame.recipe]
         waiting = Waiting(frame, None, None, provenance, {"frame": path}, buffer)
         np.copyto(waiting.pixels, pixels)
-        self._queue.put(partial(self._write, waiting))
+        self._writes.put(partial(self._write, waiting))
         return path.absolute().as_uri()
 
     def give_way(self) -> None:
         """The disk is short: delete the oldest pictures, and keep none for a minute. Returns at
         once. From any thread."""
         self._nothing_until = time.monotonic() + PAUSE_SECONDS
-        self._queue.put(self._give_up)
+        self._writes.put(self._give_up)
 
     def close(self) -> None:
-        """Writes what waits, then ends. Blocks until done."""
-        self._queue.put(None)
-        self._thread.join()
+        """Writes what waits, then ends. Blocks until done, but no longer than `CLOSE_SECONDS`: the
+        rest is left out. Event loop."""
+        until = time.monotonic() + CLOSE_SECONDS
+        for work, thread in ((self._copies, self._copier), (self._writes, self._writer)):
+            work.put(None)
+            thread.join(max(0.0, until - time.monotonic()))
+        with self._lock:
+            unwritten = 0 if self._ended else self._buffers.lent
+            self._ended = True
+            self.left_out += unwritten
+        if unwritten:
+            log.warning("evidence left out at the stop", frames=unwritten)
 
     def _paused(self) -> bool:
         return time.monotonic() < self._nothing_until
@@ -135,19 +151,41 @@ class Evidence:
     def _drop(self, waiting: Waiting | None) -> None:
         """A frame that never came to `take`: what stands in its slot now is another's picture."""
         if waiting is not None:
+            self._done(waiting, whole=False)
+
+    def _done(self, waiting: Waiting, *, whole: bool) -> None:
+        with self._lock:
             self._buffers.give_back(waiting.buffer)
-            self._leave_out()
+            if not whole and not self._ended:  # else it is counted already
+                self.left_out += 1
 
     def _leave_out(self) -> None:
         with self._lock:
             self.left_out += 1
 
-    def _run(self) -> None:
+    def _run_copier(self) -> None:
+        while (work := self._copies.get()) is not None:
+            self._try(work)
+
+    def _copy(self, waiting: Waiting, give_back: Callable[[], None]) -> None:
+        slot, form = self._ring.slots[waiting.frame.slot], waiting.frame.format
+        try:
+            np.copyto(waiting.pixels, self._ring.pixels(slot.pixels, form))
+            np.copyto(waiting.heat, self._ring.heat(slot.heat, form.height, form.width))
+        except BaseException:
+            self._drop(waiting)
+            raise
+        else:
+            self._writes.put(partial(self._write, waiting))
+        finally:
+            give_back()
+
+    def _run_writer(self) -> None:
         self._try(self._begin)
         tidy_at = time.monotonic() + TIDY_SECONDS
-        while True:
+        while not self._ended:
             try:
-                work = self._queue.get(timeout=max(0.0, tidy_at - time.monotonic()))
+                work = self._writes.get(timeout=max(0.0, tidy_at - time.monotonic()))
             except queue.Empty:
                 work, tidy_at = self._limit.enforce, time.monotonic() + TIDY_SECONDS
             if work is None:
@@ -158,7 +196,17 @@ class Evidence:
         try:
             work()
         except Exception as error:  # noqa: BLE001 (nothing may cost the pictures to come)
-            log.warning("evidence", problem=str(error), left_out=self.left_out)
+            self._warn(error)
+
+    def _warn(self, error: Exception) -> None:
+        """The first, and then one now and again, with how many there were since."""
+        with self._lock:
+            self._failures += 1
+            if time.monotonic() < self._quiet_until:
+                return
+            self._quiet_until = time.monotonic() + QUIET_SECONDS
+            failures, self._failures = self._failures, 0
+        log.warning("evidence", problem=str(error), failures=failures, left_out=self.left_out)
 
     def _begin(self) -> None:
         remove_unfinished(self._aside)
@@ -174,9 +222,7 @@ class Evidence:
                         self._limit.wrote(path)
                 whole = True
         finally:
-            self._buffers.give_back(waiting.buffer)
-            if not whole:
-                self._leave_out()
+            self._done(waiting, whole=whole)
         self._limit.enforce()
         self._buffers.make_ready(waiting.buffer.size)
 

@@ -23,10 +23,11 @@ import structlog
 from adapters.ports import Event, Refusal
 from daemon.errors import StateError
 from daemon.records import outbox_rescue
+from daemon.records.outbox_commit import Acknowledge, commit
 from daemon.records.outbox_file import Damage, OutboxFile, damaged, is_full, no_disk
 from daemon.records.outbox_losses import Losses
 from daemon.records.outbox_rescue import Mark
-from daemon.records.outbox_room import Put, fits, fitting
+from daemon.records.outbox_room import Put
 from daemon.records.outbox_schema import KINDS, Kind, decode, encode, kind_of
 from daemon.records.reported import Reported, reported
 
@@ -45,15 +46,7 @@ class Stored:
     event: Event
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Acknowledge:
-    sink: str
-    up_to: int
-    letters: Sequence[Put]
-    done: "Future[None]"
-
-
-_Work = Put | _Acknowledge | Callable[[], None] | None
+_Work = Put | Acknowledge | Callable[[], None] | None
 """What the thread is given: something to write, a question to answer, or None to end."""
 
 
@@ -83,7 +76,7 @@ class Outbox:
         self._max_bytes, self._age_s = max_bytes, max_age_hours * 3600
         self._sinks, self._shed_first = tuple(sinks), tuple(shed_first)
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
-        self._pending: list[Put | _Acknowledge] = []
+        self._pending: list[Put | Acknowledge] = []
         """Not committed yet; longer than for a round only while the disk takes nothing."""
         self._dropped: list[Reported] = []
         """What was given up in memory, and is told of as shed with the next commit."""
@@ -122,7 +115,7 @@ class Outbox:
         letters = [
             Put(kind_of(r.event), encode(r.event), refused=(sink, r.reason)) for r in refused
         ]
-        told = _Acknowledge(sink, up_to, letters, Future())
+        told = Acknowledge(sink, up_to, letters, Future())
         self._work.put(told)
         return told.done
 
@@ -145,14 +138,16 @@ class Outbox:
         self._thread.join()
 
     def _write(self, event: Event, durable: "Future[bool] | None") -> None:
-        kind = kind_of(event)
+        kind, tells = kind_of(event), reported(event)
         problem = "came after the end" if self._closed else None
+        if tells is not None and max(tells.epoch, tells.sequence) >> 63:
+            problem = f"{event.id} has a number that no database holds"
         try:
             body = encode(event)
         except (TypeError, ValueError) as error:
             problem = f"{event.id} cannot be written: {error}"
         if problem is None:
-            self._work.put(Put(kind, body, reported(event), durable))
+            self._work.put(Put(kind, body, tells, durable))
             return
         shed = partial(self.losses.shed, Counter({kind: 1}), problem)
         if self._closed:
@@ -190,7 +185,7 @@ class Outbox:
             while (work := self._work.get()) is not None:  # until `close`: nobody waits for ever
                 if isinstance(work, Put):
                     _tell(work.durable, False)
-                elif isinstance(work, _Acknowledge):
+                elif isinstance(work, Acknowledge):
                     work.done.set_exception(sqlite3.OperationalError("the outbox has ended"))
                 elif callable(work):
                     work()
@@ -208,7 +203,7 @@ class Outbox:
         while not closing:
             work = list(self._next())
             closing = None in work
-            self._pending += [w for w in work if isinstance(w, Put | _Acknowledge)]
+            self._pending += [w for w in work if isinstance(w, Put | Acknowledge)]
             if closing or time.monotonic() - self._tried_s >= RETRY_SECONDS:
                 self._commit(last=closing)
             self._bound_memory()
@@ -250,58 +245,33 @@ class Outbox:
             self._commit_all(self._opened(), last=last)
         except (StateError, sqlite3.Error, OSError) as error:
             self._failed(error)
-        except OverflowError as error:  # a number in it is more than a database holds
-            strange, self._pending = self._puts(), []
-            self.losses.shed(Counter(put.kind for put in strange), str(error))
-            for put in strange:
-                _tell(put.durable, False)
 
     def _commit_all(self, file: OutboxFile, *, last: bool) -> None:
-        """One transaction of all that is pending. Where it fails, all of it stays pending."""
+        """Where it fails, all that is pending stays pending."""
         assert self._clock_s is not None
-        puts, now_s = self._puts(), time.monotonic()
-        at, expires = self._clock_s + now_s, now_s - self._expired_s >= EXPIRE_SECONDS
+        now_s = time.monotonic()
+        expires = now_s - self._expired_s >= EXPIRE_SECONDS
         if not (self._pending or expires or last):
             return
-        with file.transaction():
-            letters: list[Put] = []
-            for told in self._pending:
-                if isinstance(told, _Acknowledge):
-                    file.advance(told.sink, told.up_to)
-                    letters += told.letters
-            outlived = file.expire(at - self._age_s) if expires else Counter[Kind]()
-            kept, shed = fitting([*letters, *puts], file, self._shed_first)
-            for put in kept:
-                if put.refused is not None:
-                    file.bury(at, put.kind, *put.refused, put.body)
-            file.insert([(at, put.kind, put.body) for put in kept if put.refused is None])
-            # Also of what is given up: that is said as well.
-            for tells in (*self._dropped, *(put.tells for put in puts)):
-                if tells is not None:
-                    file.report(tells)
-            reason = "no room" if shed else "outlived their time"
-            self.losses.write(file, shed + outlived, reason)
-            said = [Put(kind_of(e), encode(e)) for e in self.losses.to_say(file, now=last)]
-            says = bool(said) and fits(said, file)
-            if says:
-                file.insert([(at, put.kind, put.body) for put in said])
-                file.told_of_losses()
-            last_seq = file.last_seq()
-        self._mark.seq = last_seq
+        at = self._clock_s + now_s
+        done = commit(
+            file, self._pending, self._dropped, self.losses, self._shed_first,
+            at=at, older=at - self._age_s if expires else None, last=last,
+        )  # fmt: skip
+        self._mark.seq = done.last_seq
         self._tried_s = -RETRY_SECONDS
         self._expired_s = now_s if expires else self._expired_s
         self._dropped.clear()
-        self.losses.written(shed + outlived, reason)
-        if says:
+        self.losses.written(done.shed, done.reason)
+        if done.told:
             self.losses.said()
-        written = set(kept)
         pending, self._pending = self._pending, []
-        for one in pending:
-            if isinstance(one, Put):
-                _tell(one.durable, one in written)
+        for write in pending:
+            if isinstance(write, Put):
+                _tell(write.durable, write in done.kept)
             else:
-                _tell(one.done, None)
-        if kept or says:
+                _tell(write.done, None)
+        if done.kept or done.told:
             for committed in tuple(self.on_commit):
                 committed()
 

@@ -78,11 +78,19 @@ def files_of(frame: Frame, keeping: Keeping, folder: Path) -> dict[Kind, Path]:
 
 
 def write(waiting: Waiting) -> Iterator[Path]:
-    """Each picture as soon as it stands there. Raises PictureError."""
+    """Each picture as soon as it stands there. One that fails keeps none of the others from being
+    written: only then is the first error raised, a PictureError where it is the file's."""
     text = record_of(waiting).text()
+    failed: list[Exception] = []
     for kind, path in waiting.files.items():
-        write_described(path, _drawn(waiting, kind), text)
-        yield path
+        try:
+            write_described(path, _drawn(waiting, kind), text)
+        except Exception as error:  # noqa: BLE001 (raised below)
+            failed.append(error)
+        else:
+            yield path
+    if failed:
+        raise failed[0]
 
 
 def record_of(waiting: Waiting) -> Record:

@@ -61,7 +61,7 @@ def _words(kind: str, data: Mapping[str, Any], about_line: bool) -> str:
         # A camera stands in front, unless it is the line that speaks of it.
         if name != "camera" or not about_line or said:
             rest.pop(name, None)
-    unknown = " ".join(f"{name}={value}" for name, value in rest.items())
+    unknown = " ".join(f"{name}={_plain(value)}" for name, value in rest.items())
     return "  ".join(part for part in (said, unknown) if part)
 
 
@@ -244,4 +244,8 @@ def _when(unix_ms: Any) -> str:
 
 def _plain(text: Any) -> str:
     """On one line, and nothing that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else " " for sign in str(text))
+    try:
+        said = str(text)
+    except RecursionError:  # read, but too deep to be said
+        said = "…"
+    return "".join(sign if sign.isprintable() else " " for sign in said)

@@ -76,28 +76,30 @@ def fitting(type_, value):
     raise ValueError(f"{value!r:.80} is no {type_}")
 
 
+def name_of(header):
+    name = fitting("TEXT", header.decode())
+    if len(name) > KEY_CHARACTERS:
+        raise ValueError(f"a name of {len(name)} characters")
+    return name
+
+
 def no_number(name):
-    raise ValueError(f"{name} is not JSON")  # but Python's idea of it
+    raise ValueError(f"{name} is not JSON")  # but Python takes it for that
+
+
+def parsed(record):
+    """Its row. Raises whatever is wrong with it."""
+    headers = dict(record.headers)
+    names = [name_of(headers[f"ce_{name}"]) for name in ("source", "id", "type")]
+    text = record.value.decode()
+    data = json.loads(text, parse_constant=no_number)
+    return (*names, *(fitting(type_, data.get(name)) for name, type_ in FLAT.items()), text)
 
 
 def row(record):
     try:
-        headers = dict(record.headers)
-        names = [fitting("TEXT", headers[f"ce_{n}"].decode()) for n in ("source", "id", "type")]
-        if max(map(len, names)) > KEY_CHARACTERS:
-            raise ValueError("too long a name")
-        text = record.value.decode()
-        data = json.loads(text, parse_constant=no_number)
-        flat = [fitting(type_, data.get(name)) for name, type_ in FLAT.items()]
-        return (*names, *flat, text)
-    except (
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as e:
+        return parsed(record)
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
         print(f"passed over {place}: {e!r:.200}", file=sys.stderr, flush=True)
         return None
