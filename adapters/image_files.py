@@ -156,7 +156,7 @@ def _too_large(path: Path, pixels: Pixels, text_bytes: int = 0) -> PictureError:
     """OpenCV says only that it did not encode it."""
     height, width, _ = pixels.shape
     return PictureError(
-        f"cannot be encoded as {path.suffix}: {width} x {height} pixels, {text_bytes} bytes of text",
+        f"cannot be {path.suffix}: {width} x {height} pixels, {text_bytes} bytes of text",
         file=path, expected="what the format holds (JPEG: 65500 pixels a side, 64 kB of text)",
     )  # fmt: skip
 

@@ -214,7 +214,7 @@ def _line(record: Any) -> Line:
             for name, value in record.headers if value is not None
         }  # fmt: skip
         data = _decode(record.value or b"")
-    except Exception as error:  # noqa: BLE001 (anybody may write anything there)
+    except Exception:  # noqa: BLE001 (anybody may write anything there)
         return RecordError(
             "is no event",
             key=f"{record.topic}[{record.partition}]",

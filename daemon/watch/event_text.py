@@ -14,8 +14,8 @@ Data = dict[str, Any]
 ALWAYS = ("schema_version", "event_id", "event_time_ms", "line", "camera", "kind", "epoch", "run")
 """Said elsewhere, or nothing to people."""
 OF_A_DEFECT = (
-    "verdict", "sequence", "last_sequence", "score", "threshold", "latency_ms", "model",
-    "model_hash", "calibration_hash", "configuration_hash", "frame_ref", "regions",
+    "verdict", "sequence", "first_sequence", "last_sequence", "score", "threshold", "latency_ms",
+    "model", "model_hash", "calibration_hash", "configuration_hash", "frame_ref", "regions",
     "max_region_area_px", "max_region_x_px", "max_region_y_px", "web_position_px",
 )  # fmt: skip
 BAD = ("defect", "down", "alarm", "outbox_replaced")

@@ -44,7 +44,8 @@ def test_other_names_are_not_ours(name: str) -> None:
 def test_an_event_id_names_its_frame_and_nothing_else_does() -> None:
     frame = FrameId("Line-1", "cam-2", 7, 12)
     assert frame_of(str(frame)) == frame
-    for wrong in ("", "left/7/12", "line/left/7/x", "line/left/7/12/13", "line/../7/12"):
+    for wrong in ("", "left/7/12", "line/left/7/x", "line/left/7/12/13", "line/../7/12",
+                  "line/left/7/١٢", f"line/left/7/{'1' * 21}"):  # fmt: skip
         assert frame_of(wrong) is None
 
 

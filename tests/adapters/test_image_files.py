@@ -189,6 +189,27 @@ def test_what_has_no_suffix_of_a_picture_cannot_be_described(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("width", "text", "said"),
+    [
+        (65_536, "text", "cannot be .jpg: 65536 x 2 pixels, 5 bytes of text"),
+        (64, "x" * 70_000, "cannot be .jpg: 64 x 2 pixels, 70001 bytes of text"),
+    ],
+)
+def test_what_the_format_does_not_hold_is_said_and_leaves_no_file(
+    tmp_path: Path, width: int, text: str, said: str
+) -> None:
+    with pytest.raises(PictureError, match=said) as refused:
+        write_described(tmp_path / "image.jpg", np.zeros((2, width, 1), np.uint8), text)
+    assert "65500 pixels a side" in str(refused.value.expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plain_picture_that_is_too_wide_for_its_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="65536 x 2 pixels"):
+        write_image(tmp_path / "image.jpg", np.zeros((2, 65_536, 1), np.uint8))
+
+
 def test_channels_are_made_to_fit() -> None:
     gray, colour = picture(1), picture(3)
     assert to_channels(gray, 1) is gray

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,6 +231,31 @@ def test_a_record_that_is_no_event_is_named_and_those_behind_it_are_read(
         f"{topic}[1] = {offset} is no event" for offset in range(3)
     ]
     assert numbers(found) == [7]
+    with closing(KafkaReader(settings(broker), [topic])) as another:
+        last = another.last(9, lambda _: False)
+    assert [str(line) for line in last] == [str(line) for line in found[:3]]
+
+
+STRANGE = [
+    (((), b'{"a":' * 50_000), "deep"),
+    (((("a",),), b"{}"), "a header without a value"),
+    (((("ce_id", "text"),), b"{}"), "a header that is no bytes"),
+    ((None, b"{}"), "no headers"),
+]
+
+
+@pytest.mark.parametrize("headers_and_value", [s for s, _ in STRANGE], ids=[n for _, n in STRANGE])
+def test_whatever_is_strange_in_a_record_it_is_no_event(headers_and_value: Any) -> None:
+    headers, value = headers_and_value
+    record = SimpleNamespace(topic="t", partition=1, offset=7, headers=headers, value=value)
+    assert "t[1] = 7 is no event" in str(kafka_reader._line(record))
+
+
+def test_a_header_that_says_nothing_costs_no_event() -> None:
+    headers = (("trace", None), ("ce_id", b"5"))
+    record = SimpleNamespace(topic="t", partition=1, offset=7, headers=headers, value=b"{}")
+    line = kafka_reader._line(record)
+    assert line == {"id": "5", "type": "t", "datacontenttype": "application/json", "data": {}}
 
 
 def test_it_reads_over_tls_with_a_password_and_not_with_another(tmp_path: Path) -> None:

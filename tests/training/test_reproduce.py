@@ -1,5 +1,7 @@
 """A stored frame scored again: the same score where all is as it was, and said where it is not."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +153,33 @@ def test_a_calibration_made_since_is_said_and_gives_the_verdict_of_now(
     assert (told["threshold_now"], told["verdict_now"]) == (0.0, "defect")
 
 
-@pytest.mark.parametrize("event", ["left/1/7", "line/left/1/x", "line/../1/7", ""])
+def test_without_its_calibration_a_score_is_reproduced_and_the_verdict_of_now_is_not_known(
+    store: Store, recipes: RecipeFiles
+) -> None:
+    path = store()
+    recipes["default"][1].unlink()
+    told = reproduce(EVENT, path.parent, recipes, "cpu")
+    assert told["same"] is True
+    names = ("threshold_now", "verdict_now", "calibration_changed")
+    assert [told[name] for name in names] == [None] * 3
+
+
+def test_evidence_in_a_folder_that_one_may_not_enter_is_refused(
+    recipes: RecipeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    told = refusal(tmp_path, recipes)
+    assert told == f"{tmp_path}/left-1-00000007.frame.png: cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["left/1/7", "line/left/1/x", "line/../1/7", "", f"line/left/1/{'9' * 400}", "line/left/1/٣",
+     f"line/left/{'9' * 5000}/1"],
+)  # fmt: skip
 def test_what_is_no_event_id_is_refused(event: str, recipes: RecipeFiles, tmp_path: Path) -> None:
     assert "expected line/camera/epoch/sequence" in refusal(tmp_path, recipes, event)
 

@@ -12,7 +12,9 @@ def test_a_buffer_that_came_back_is_lent_again() -> None:
     first = buffers.lend(400)
     assert first is not None
     buffers.give_back(first)
+    assert buffers.lent == 0
     assert buffers.lend(400) is first
+    assert buffers.lent == 1
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(2, 10_000), (100, 250)])

@@ -68,8 +68,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def kept(evidence: Evidence, frame: Frame) -> module.References | None:
-    references = evidence.keep(frame, RESULT, "cpu")
-    evidence.take(frame)
+    """Its slot has been given back."""
+    references, given_back = evidence.keep(frame, RESULT, "cpu"), threading.Event()
+    evidence.take(frame, given_back.set)
+    assert given_back.wait(20)
     return references
 
 
@@ -182,7 +184,10 @@ def test_a_frame_that_never_comes_to_be_taken_keeps_no_room_and_lends_its_pictur
     evidence = start()
     for k in range(WAITING + 5):
         assert evidence.keep(frame(k, slot=1, shape=FORMAT), RESULT, "cpu") is not None
-    evidence.take(frame(1000, slot=1, shape=FORMAT))  # another frame, which is no defect
+    another = frame(1000, slot=1, shape=FORMAT)  # which is no defect
+    given_back: list[str] = []
+    evidence.take(another, lambda: given_back.append(threading.current_thread().name))
+    assert given_back == ["MainThread"]  # at once
     assert evidence.left_out == WAITING + 5
     assert kept(evidence, frame(2000, slot=1, shape=FORMAT)) is not None
     evidence.close()

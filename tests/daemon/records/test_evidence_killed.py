@@ -39,7 +39,7 @@ evidence = Evidence(Path(sys.argv[1]), KEEPING, Path(sys.argv[1]), ring, BY)
 for k in range(3):
     frame = Frame(Exposure(FrameId("line", "left", 1, k), 0, time.time_ns(), 0, 0), form, 0)
     evidence.keep(frame, Result(0.9, 0.5, Judgement.DEFECT, ()), "cpu")
-    evidence.take(frame)
+    evidence.take(frame, lambda: None)
 evidence.close()
 """
 

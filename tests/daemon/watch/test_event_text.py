@@ -61,6 +61,13 @@ SAMPLES: dict[str, tuple[Event, str]] = {
         ),
         "left: 12 frames after 3/120 up to 4/2 (daemon_restart)",
     ),
+    "unreported": (
+        of_line(
+            "unreported", camera="left", after_epoch=17, after_sequence=4, last_epoch=17,
+            last_sequence=9, defects=3, uninspected=1,
+        ),
+        "left: 3 defects and 1 uninspected frame without an event, after 17/4 up to 17/9",
+    ),
     "drift": (
         of_line("drift", **DRIFT, state="drifting"),
         "left, recipe foil-a: scores drift, KS distance 0.31 over 1000 images, median 0.2 "
@@ -123,6 +130,8 @@ def test_who_it_is_about_is_the_camera_or_the_line() -> None:
 def test_bad_news_are_red_and_good_ones_green() -> None:
     assert told(defect(1)).colour == told(of_camera("down")).colour == "red"
     assert told(uninspected(1)).colour == told(of_camera("up", problem="x")).colour == "yellow"
+    lost = {kind: SAMPLES[kind][0] for kind in ("unrecorded", "unreported")}
+    assert {told(event).colour for event in lost.values()} == {"yellow"}
     assert told(of_camera("up")).colour == "green"
     assert told(of_line("drift", **DRIFT, state="back")).colour == "green"
     assert told(summary()).colour == "dim"
@@ -136,6 +145,19 @@ def test_an_unknown_kind_and_an_unknown_field_are_printed_as_they_are() -> None:
 
 def test_a_known_kind_that_lacks_a_field_is_printed_as_it_is() -> None:
     assert told(of_camera("gap", first_sequence=3, count=1)).words == "first_sequence=3 count=1"
+
+
+def test_a_number_too_large_to_be_written_so_is_printed_as_it_is() -> None:
+    event = defect(5)
+    found = text_of(structured(event) | {"data": {**event.data, "score_ratio": 10**400}})
+    assert f"score_ratio={10**400}" in found.words
+
+
+def test_what_is_too_deep_to_be_said_is_a_dot_and_the_rest_is_said() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert text_of(structured(of_camera("dreams", of=deep, count=3))).words == "of=… count=3"
 
 
 @given(st.dictionaries(st.sampled_from(["type", "subject", "data", "time"]), JSON))

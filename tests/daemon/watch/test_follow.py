@@ -31,6 +31,10 @@ CONFIG = """
 state_dir = "state"
 [cameras.left]
 url = "simulated:woven"
+[cameras.right]
+url = "simulated:woven"
+[cameras.again]
+url = "simulated:woven"
 [recipes.default]
 bundle = "none.safetensors"
 """
@@ -39,10 +43,7 @@ import json, sys
 from pathlib import Path
 from daemon.watch.follow import Filter, show_events
 source, where = json.loads(sys.argv[2])
-try:
-    show_events(Path(sys.argv[1]), source, follow=True, last=5, where=Filter(**where), as_json=True)
-except KeyboardInterrupt:
-    sys.exit(1)
+show_events(Path(sys.argv[1]), source, follow=True, last=5, where=Filter(**where), as_json=True)
 """
 ANY = Filter()
 
@@ -186,7 +187,7 @@ def test_a_follower_waits_for_the_outbox_and_shows_each_event_once(config: Path)
         told = [event["data"]["sequence"] for event in follower.told()]
         assert told == sorted(set(told))
         assert set(range(1000, 1101)) <= set(told)
-        assert follower.interrupt() == 1
+        assert follower.interrupt() == 0
         assert follower.remarks().count("\n") == 1
 
 
@@ -260,7 +261,7 @@ def test_a_follower_of_kafka_outlives_the_broker(config: Path, broker: KafkaBrok
         follower.wait_for(lambda: len(follower.told()) == 3)
         assert [event["data"]["sequence"] for event in follower.told()] == [1, 2, 4]
         assert all(line.startswith("clearline: ") for line in follower.remarks().splitlines())
-        assert follower.interrupt() == 1
+        assert follower.interrupt() == 0
 
 
 def test_without_follow_a_source_that_cannot_be_read_is_an_error(config: Path) -> None:
@@ -277,17 +278,38 @@ def test_without_follow_a_source_that_cannot_be_read_is_an_error(config: Path) -
         show(config)
 
 
-def test_who_reads_only_the_first_lines_sees_no_traceback(config: Path) -> None:
+def test_a_camera_that_the_line_does_not_have_is_refused_with_those_that_it_has(
+    config: Path,
+) -> None:
+    put(config, defect(1))
+    told = r"camera = 'lfet' is no camera of this line; expected left or right or again"
+    with pytest.raises(ConfigurationError, match=told):
+        show(config, where=Filter(camera="lfet"))
+
+
+def test_of_the_last_lines_those_that_are_no_events_are_remarked(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config.parent / "state/events.jsonl").write_text('{"data":{"n":1}}\nno json\n{"data":{}}\n')
+    show(config, "jsonl")
+    told = capsys.readouterr()
+    assert "is no event" in told.err
+    assert told.out.splitlines() == ['{"data":{"n":1}}', '{"data":{}}']
+
+
+@pytest.mark.parametrize("as_json", ["True", "False"])
+def test_who_reads_only_the_first_lines_sees_no_error(config: Path, as_json: str) -> None:
     put(config, defect(1))
     read, write = os.pipe()
     code = FOLLOW.replace("follow=True, last=5", "follow=False, last=5")
+    code = code.replace("as_json=True", f"as_json={as_json}")
     arguments = [sys.executable, "-c", code, str(config), '["outbox", {}]']
     os.close(read)
     ended = subprocess.run(
         arguments, stdout=write, stderr=subprocess.PIPE, timeout=LIMIT_S, check=False
     )
     os.close(write)
-    assert ended.stderr == b""
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_what_is_missed_is_remarked(config: Path) -> None:

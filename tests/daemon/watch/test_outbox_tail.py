@@ -243,6 +243,7 @@ def test_an_event_that_is_not_what_was_written_is_said_and_the_others_are_shown(
     first, torn, third = tail.read()
     assert seen([first, third]) == [0, 2]
     assert "event = 2" in str(torn)
+    assert [str(line) for line in OutboxTail(tail._path).last(3, lambda _: False)] == [str(torn)]
 
 
 def _sum(row: Row) -> int:
