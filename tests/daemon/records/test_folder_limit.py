@@ -69,7 +69,6 @@ def test_what_is_not_ours_is_neither_counted_nor_deleted(tmp_path: Path) -> None
         "notes.txt", "claim", "holiday.png", "left-1-12.png", "left-1-00000001.frame.png.bak",
         "left-1-00000001.tiff", ".hidden.part", ".left-1-00000009.frame.png",
     ]  # fmt: skip
-               ".left-1-00000009.frame.png"]  # fmt: skip
     for name in foreign:
         (tmp_path / name).write_bytes(b"x" * 10_000)
         os.utime(tmp_path / name, (0, 0))
