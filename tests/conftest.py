@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from plant import bundles
 
 from model.bundle import Bundle
 from model.calibration import Calibration, beside
+
+
+# Examples may be slow where the machine is: no promise of ours is about that.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -99,6 +99,7 @@ def test_a_copy_that_fails_gives_its_slot_back_and_is_counted(
     with monkeypatch.context() as broken:
         broken.setattr(ring, "heat", fails)
         assert keep(evidence, frame(0, slot=1, shape=FORMAT)).wait(LIMIT_S)
+    assert evidence.left_out == 1  # and its room is free again
     assert keep(evidence, frame(1, slot=1, shape=FORMAT)).wait(LIMIT_S)
     evidence.close()
     assert evidence.left_out == 1
