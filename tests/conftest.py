@@ -12,7 +12,6 @@ from plant import bundles
 from model.bundle import Bundle
 from model.calibration import Calibration, beside
 
-
 # Examples may be slow where the machine is: no promise of ours is about that.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
