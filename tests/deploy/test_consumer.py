@@ -25,6 +25,8 @@ from adapters.ports import Event
 from adapters.sinks.kafka import KafkaSink
 from adapters.tls import Tls
 
+pytestmark = pytest.mark.endurance
+
 CONSUME = Path(__file__).parents[2] / "deploy/kafka/consume.py"
 PARTITIONS = 4
 LIMIT_S = 45.0

@@ -12,7 +12,7 @@ from plant.kafka import KafkaBroker
 from model.bundle import Bundle
 from model.calibration import Calibration
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(300)]
 
 CalibrationFor = Callable[..., Calibration]
 ROUNDS = 5

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from adapters.evidence_files import file_hash
 from adapters.ports import FrameFormat
 from daemon.errors import WorkerError
 from daemon.worker.handle import SILENT_BEATS, WorkerHandle
@@ -27,9 +28,11 @@ from daemon.worker.protocol import (
     Scored,
 )
 from daemon.worker.ring import PAGE, Ring
+from model import bundle as bundles
 from model.bundle import Bundle
 from model.calibration import Calibration, beside
 from model.engine import Engine
+from model.errors import BundleError
 from model.judgement import Judgement
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -40,8 +43,15 @@ COLOUR = FrameFormat(64, 64, 3, "uint8")
 BIG = FrameFormat(2048, 2048, 1, "uint8")
 
 
-def load(bundle: Path, name: str = "default") -> Load:
-    return Load((RecipeFiles(name, str(bundle), str(beside(bundle))),), "cpu")
+def load(bundle: Path, name: str = "default", bundle_hash: str | None = None) -> Load:
+    if bundle_hash is None:
+        try:
+            bundle_hash = bundles.load(bundle).hash
+        except BundleError:
+            bundle_hash = ""
+    calibration = beside(bundle)
+    hashes = bundle_hash, file_hash(calibration)
+    return Load((RecipeFiles(name, str(bundle), str(calibration), *hashes),), "cpu")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -199,6 +209,14 @@ async def test_a_bad_bundle_is_a_worker_error_with_the_bundles_own_words(
     assert "torn.safetensors" in str(workers.torn)
     assert "is truncated or no bundle at all" in str(workers.torn)
     assert "\n" not in str(workers.torn)
+
+
+async def test_a_bundle_that_was_replaced_since_the_daemon_read_it_is_refused(
+    ring: Ring, module_files: Path
+) -> None:
+    """Events and pictures would name another model than the one that judges."""
+    with pytest.raises(WorkerError, match=r"safetensors: sha256 = .* was replaced while the line"):
+        await WorkerHandle.start(ring, load(module_files, bundle_hash="0" * 64))
 
 
 async def test_a_cancelled_start_leaves_no_process_behind(
