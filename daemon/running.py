@@ -13,6 +13,7 @@ import clearline
 from adapters.ports import VerdictSink
 from daemon import config, console, logs, wiring
 from daemon.config import Configuration
+from daemon.lookups import Lookups
 from daemon.service import Service, serve
 from daemon.watch.terminal import Watch
 
@@ -30,6 +31,7 @@ async def live(
     settings: Configuration, file: Path, watch: Watch | None, sinks: Sequence[VerdictSink]
 ) -> None:
     """The line's whole life, on the terminal as well where there is a `watch`."""
+    asyncio.get_running_loop().set_default_executor(Lookups())
     seen = (*sinks, watch) if watch is not None else sinks
     service = wiring.build(settings, file.parent, seen)
     asyncio.get_running_loop().add_signal_handler(
